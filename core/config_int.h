@@ -1,0 +1,45 @@
+/* core/config_int.h - what config.c, config_value.c and config_yaml.c share; stays in core.
+ *
+ * A value is parsed on its own and stored when it is whole, so that a bad one changes nothing.
+ */
+#ifndef RH_CONFIG_INT_H
+#define RH_CONFIG_INT_H
+
+#include "core/config.h"
+
+/* A parsed value, not yet in a configuration. Begins zeroed; ADDRS grows with each parse. */
+struct rh_config_value {
+    union {
+        bool flag;                         /* BOOL */
+        uint32_t small;                    /* UINT, MS, WORD */
+        uint64_t large;                    /* BYTES */
+        char text[RH_CONFIG_TEXT_MAX + 1]; /* TEXT */
+        struct rh_listen_list addrs;       /* ADDRS */
+    } as;
+};
+
+enum rh_config_found {
+    RH_FOUND_NONE,  /* no such key */
+    RH_FOUND_GROUP, /* the beginning of keys: "limits" */
+    RH_FOUND_KEY,
+};
+
+/* Looks a path up. GROUP: *ret_key is the group's first key, one that is
+ * built where there is one. */
+enum rh_config_found rh_config_find(const char *path, const struct rh_config_key **ret_key);
+
+/* Like find, and refuses with a sentence what cannot be set: unknown, or not supported yet. */
+int rh_config_find_settable(const char *path, const char *where,
+                            const struct rh_config_key **ret_key, struct rh_fault *fault);
+
+/* RH_EINVAL or RH_EUNSUPPORTED: `why` is the end of a sentence that begins with the key. */
+int rh_config_parse(const struct rh_config_key *key, struct rh_span text,
+                    struct rh_config_value *value, struct rh_fault *why);
+void rh_config_store(struct rh_config *cfg, const struct rh_config_key *key,
+                     const struct rh_config_value *value, const char *where);
+
+/* Fills `fault` with "where: path" and the rest, without control characters; returns err. */
+int rh_config_fault(struct rh_fault *fault, int err, const char *where, const char *path,
+                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+#endif

@@ -1,0 +1,125 @@
+/* core/event.h - the words that cross the rings: one event is one cache line.
+ *
+ * Each kind has a class, which says what happens at a bound (core/mesh does it):
+ *
+ *   request      answered by exactly one reply, which returns the credit that the request took;
+ *                without a credit it is refused (RH_EFULL) and nothing has moved.
+ *   consequence  of something already admitted: never refused; a full ring makes it wait in the
+ *                producer's spill. Those that answer a request are its replies.
+ *   lossy        dropped and counted when the ring is full.
+ *   control      between the control thread and the others: few, treated like consequences.
+ *
+ * A fifth class, forwarded (a request that needs another owner; it has credits of its own, and
+ * handling one never sends a request, so that waiting closes no cycle), comes with the HTTP API.
+ *
+ * Ownership  what `msg` points to moves with the event where the table says so; where nothing
+ *            moved (RH_EFULL, RH_ENOMEM, a lossy event dropped) it is still the pusher's.
+ * Threads    an event belongs to the thread that holds it; the functions here may run on any.
+ */
+#ifndef RH_EVENT_H
+#define RH_EVENT_H
+
+#include "core/base.h"
+
+enum rh_event_class {
+    RH_CLASS_NONE,
+    RH_CLASS_REQUEST,
+    RH_CLASS_CONSEQUENCE,
+    RH_CLASS_LOSSY,
+    RH_CLASS_CONTROL,
+};
+
+/* X(kind, class, the request that it answers or NONE, help) */
+#define RH_EVENTS(X)                                                                               \
+    X(SEND, REQUEST, NONE, "message.send on its way to the receiver's shard; msg moves")           \
+    X(SENT, CONSEQUENCE, SEND, "what became of a SEND; a is the status")                           \
+    X(HANDOVER, REQUEST, NONE, "a connection whose user lives on the popping shard; msg moves")    \
+    X(HANDED, CONSEQUENCE, HANDOVER, "what became of a HANDOVER; a is the status")                 \
+    X(QUIET, CONSEQUENCE, NONE,                                                                    \
+      "to the control thread: no connection, no credit out, no spill; a is the report's number")   \
+    X(LOG, LOSSY, NONE, "a line for the log thread; msg moves")                                    \
+    X(DRAIN, CONTROL, NONE, "begin to close")                                                      \
+    X(STOP, CONTROL, NONE, "end the thread")
+
+enum rh_event_kind {
+    RH_EV_NONE, /* no event: zeroed memory */
+#define RH_EVENT_KIND(kind, class, answers, help) RH_EV_##kind,
+    RH_EVENTS(RH_EVENT_KIND)
+#undef RH_EVENT_KIND
+        RH_EV_KINDS
+};
+
+struct rh_event {
+    uint8_t kind;     /* enum rh_event_kind */
+    uint8_t flags;    /* per kind */
+    uint16_t from;    /* who pushed it; filled by the mesh */
+    uint32_t cost;    /* bytes of payload; a request's are charged to its credit, and its reply
+                       * carries them back (both filled by the mesh) */
+    void *msg;        /* payload, per kind */
+    void *cookie;     /* the asker's own pointer; the reply echoes it */
+    uint64_t conn;    /* slot and generation of the asking connection; the reply echoes it */
+    uint64_t a, b, c; /* per kind */
+    uint64_t d;       /* per kind; fills the line */
+};
+
+_Static_assert(sizeof(struct rh_event) == RH_CACHE_LINE, "an event is one cache line");
+_Static_assert(RH_EV_KINDS <= UINT8_MAX, "a kind fits its byte");
+
+static inline enum rh_event_class rh_event_class(unsigned kind)
+{
+    static const uint8_t classes[RH_EV_KINDS] = {
+#define RH_EVENT_CLASS(kind, class, answers, help) [RH_EV_##kind] = RH_CLASS_##class,
+        RH_EVENTS(RH_EVENT_CLASS)
+#undef RH_EVENT_CLASS
+    };
+
+    return kind < RH_EV_KINDS ? (enum rh_event_class)classes[kind] : RH_CLASS_NONE;
+}
+
+/* The kind of request that a reply answers; RH_EV_NONE when `kind` is no reply. */
+static inline enum rh_event_kind rh_event_answers(unsigned kind)
+{
+    static const uint8_t answers[RH_EV_KINDS] = {
+#define RH_EVENT_ANSWERS(kind, class, answers, help) [RH_EV_##kind] = RH_EV_##answers,
+        RH_EVENTS(RH_EVENT_ANSWERS)
+#undef RH_EVENT_ANSWERS
+    };
+
+    return kind < RH_EV_KINDS ? (enum rh_event_kind)answers[kind] : RH_EV_NONE;
+}
+
+static inline bool rh_event_is_request(unsigned kind)
+{
+    return rh_event_class(kind) == RH_CLASS_REQUEST;
+}
+
+static inline bool rh_event_is_reply(unsigned kind)
+{
+    return rh_event_answers(kind) != RH_EV_NONE;
+}
+
+/* "SEND"; "?" for what is no kind. */
+static inline const char *rh_event_name(unsigned kind)
+{
+    static const char *const names[RH_EV_KINDS] = {
+#define RH_EVENT_NAME(kind, class, answers, help) [RH_EV_##kind] = #kind,
+        RH_EVENTS(RH_EVENT_NAME)
+#undef RH_EVENT_NAME
+    };
+
+    return kind < RH_EV_KINDS && names[kind] ? names[kind] : "?";
+}
+
+/* The table's sentence about a kind; "" for what is no kind. */
+static inline const char *rh_event_help(unsigned kind)
+{
+    static const char *const helps[RH_EV_KINDS] = {
+#define RH_EVENT_HELP(kind, class, answers, help) [RH_EV_##kind] = help,
+        RH_EVENTS(RH_EVENT_HELP)
+#undef RH_EVENT_HELP
+    };
+
+    return kind < RH_EV_KINDS && helps[kind] ? helps[kind] : "";
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* core/limits.h - every bound that is fixed when the program is built, with the sum that gives it.
+ *
+ * What an operator may change is a key of the configuration instead (core/config).
+ */
+#ifndef RH_LIMITS_H
+#define RH_LIMITS_H
+
+/* ---- threads and the mesh of rings between them (core/ring, core/mesh) ---- */
+
+#define RH_SHARDS_MAX 64                             /* one bit each in a 64-bit word */
+#define RH_PORTS_MAX  64                             /* outside threads, likewise */
+#define RH_MESH_MAX   (RH_SHARDS_MAX + RH_PORTS_MAX) /* members: two words of bits */
+
+/* Cells of a ring; one stays empty. 256 cells of 64 bytes fit a first-level cache; rings of 1,024
+ * were measured about twice as slow per event (bench/bench_ring.c). */
+#define RH_RING_SLOTS 256
+
+/* Requests of one thread that another has not answered: events, and bytes of their payload. */
+#define RH_CREDIT_EVENTS 1024
+#define RH_CREDIT_BYTES  (16u << 20)
+
+/* The mark of a spill (per destination) above which nothing new is admitted that would add to it. */
+#define RH_SPILL_EVENTS 16384
+#define RH_SPILL_BYTES  (16u << 20)
+
+/* Events of a spill that need no allocation, per pair of threads: every reply that may be
+ * outstanding + every request that has a credit + a burst of other consequences. */
+#define RH_SPILL_TELLS 256
+#define RH_SPILL_FIXED (RH_CREDIT_EVENTS + RH_CREDIT_EVENTS + RH_SPILL_TELLS)
+
+#define RH_MESH_POP  1024 /* events that a thread takes in one pass, from all others together */
+#define RH_MESH_TURN 32   /* of these, from one before the next has its turn */
+
+#endif

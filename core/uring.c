@@ -1,0 +1,617 @@
+/* core/uring.c - the seam on io_uring; liburing's one home (with uring_check.c, its self-test).
+ *
+ * Why this way: DEFER_TASKRUN|SINGLE_ISSUER, so that completions run only when we ask, in batches;
+ * one ring of provided buffers per thread, so that an idle connection holds no memory; sends always
+ * with MSG_WAITALL, so that the kernel finishes short ones and a short result means a torn stream.
+ *
+ * A provided buffer is RH_URING_BUFFER bytes with a headroom in front of what the kernel writes:
+ * the caller puts the unfinished tail of the bytes before there, and parses one run of bytes.
+ *
+ * Waiting    After 6.13 the kernel runs at most max(20, wait_nr) pending completions per enter. So
+ *            a call that must not sleep asks for many with a timeout of zero, which takes all that
+ *            is there; a call that may sleep asks for one.
+ * Waking     One eventfd with one armed read, armed again when its completion is reaped.
+ * Traps      liburing 2.3: no helper for buffer rings' memory; struct fields of newer kernels are
+ *            reached through `pad`. Fixed ring descriptor: worth a few percent, never required.
+ * Rejected   Bundles and incremental buffers (kernel bugs in 6.12 to 6.14), zero-copy sends (dearer
+ *            on small frames), MSG_RING wake-ups (no faster, no back-pressure).
+ */
+#include "core/uring.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/tcp.h> /* glibc's own lacks tcpi_bytes_acked */
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/base.h"
+#include "core/err.h"
+#include "core/mem.h"
+#include "core/uring_int.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define POISON(at, len)   ASAN_POISON_MEMORY_REGION(at, len)
+#define UNPOISON(at, len) ASAN_UNPOISON_MEMORY_REGION(at, len)
+#else
+#define POISON(at, len)   ((void)0)
+#define UNPOISON(at, len) ((void)0)
+#endif
+
+#define TAG_WAKE       UINT64_MAX /* never a caller's tag */
+#define BUFFER_GROUP   0
+#define TAKE_ALL       256 /* completions to ask for when not sleeping */
+#define SUBMIT_TRIES   1000
+#define LISTEN_BACKLOG 65535
+
+struct rh_uring {
+    struct io_uring ring;
+    bool ring_ready;
+    bool ring_fixed; /* its descriptor is registered: enter by number */
+    int wake_fd;
+    uint64_t wake_count; /* the armed read writes here */
+    uint64_t overflows;
+
+    struct io_uring_buf_ring *bufs;
+    uint8_t *buf_mem;
+    unsigned buf_count;
+    unsigned headroom;
+
+    /* Headers of sends that are queued and not submitted yet: the kernel copies them then. */
+    struct msghdr *msgs;
+    unsigned msgs_used, msgs_room;
+    struct iovec *iovs;
+    unsigned iovs_used, iovs_room;
+};
+
+static uint8_t *buf_start(const struct rh_uring *u, unsigned buffer)
+{
+    return u->buf_mem + (size_t)buffer * RH_URING_BUFFER;
+}
+
+/* ---- submitting ---- */
+
+static int submit(struct rh_uring *u, unsigned wait_nr, const struct __kernel_timespec *ts)
+{
+    struct io_uring *r = &u->ring;
+    struct io_uring_sq *sq = &r->sq;
+    struct io_uring_getevents_arg arg = {.ts = (uintptr_t)ts, .sigmask_sz = _NSIG / 8};
+    unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+    unsigned todo;
+    int rc;
+
+    if (sq->sqe_head != sq->sqe_tail) {
+        sq->sqe_head = sq->sqe_tail;
+        io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+    }
+    todo = sq->sqe_tail - io_uring_smp_load_acquire(sq->khead);
+    if (u->ring_fixed)
+        flags |= IORING_ENTER_REGISTERED_RING;
+    rc = io_uring_enter2(r->enter_ring_fd, todo, wait_nr, flags, (void *)&arg, sizeof(arg));
+    if (io_uring_smp_load_acquire(sq->khead) == sq->sqe_tail) { /* else headers are still needed */
+        u->msgs_used = 0;
+        u->iovs_used = 0;
+    }
+    return rc;
+}
+
+/* Pushes queued operations to the kernel in the middle of a pass, without waiting for any. */
+static void submit_now(struct rh_uring *u)
+{
+    static const struct __kernel_timespec now = {0};
+
+    for (int tries = 0; tries < SUBMIT_TRIES; tries++) {
+        submit(u, 0, &now);
+        if (io_uring_smp_load_acquire(u->ring.sq.khead) == u->ring.sq.sqe_tail)
+            return;
+    }
+    rh_assert(!"the kernel takes no operations any more");
+}
+
+static struct io_uring_sqe *take_sqe(struct rh_uring *u)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+
+    if (rh_unlikely(!sqe)) {
+        submit_now(u);
+        sqe = io_uring_get_sqe(&u->ring);
+        rh_assert(sqe);
+    }
+    return sqe;
+}
+
+static void arm_wake(struct rh_uring *u)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_read(sqe, u->wake_fd, &u->wake_count, sizeof(u->wake_count), 0);
+    sqe->user_data = TAG_WAKE;
+}
+
+/* ---- life ---- */
+
+int rh_uring_open_ring(struct io_uring *ring, unsigned sq_entries, unsigned cq_entries)
+{
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL |
+                 IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
+        .cq_entries = cq_entries,
+    };
+
+    return io_uring_queue_init_params(sq_entries, ring, &params);
+}
+
+int rh_uring_open_buffers(struct io_uring *ring, struct io_uring_buf_ring **ret_bufs,
+                          unsigned count, uint16_t group)
+{
+    size_t bytes = count * sizeof(struct io_uring_buf);
+    struct io_uring_buf_reg reg = {.ring_entries = count, .bgid = group};
+    void *mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int rc;
+
+    if (mem == MAP_FAILED)
+        return -ENOMEM;
+    reg.ring_addr = (uintptr_t)mem;
+    rc = io_uring_register_buf_ring(ring, &reg, 0);
+    if (rc < 0) {
+        munmap(mem, bytes);
+        return rc;
+    }
+    *ret_bufs = mem;
+    io_uring_buf_ring_init(*ret_bufs);
+    return 0;
+}
+
+static void provide(struct rh_uring *u, unsigned buffer, unsigned offset)
+{
+    io_uring_buf_ring_add(u->bufs, buf_start(u, buffer) + u->headroom,
+                          RH_URING_BUFFER - u->headroom, (unsigned short)buffer,
+                          io_uring_buf_ring_mask(u->buf_count), (int)offset);
+    POISON(buf_start(u, buffer), RH_URING_BUFFER);
+}
+
+static int buffers_create(struct rh_uring *u)
+{
+    size_t bytes = (size_t)u->buf_count * RH_URING_BUFFER;
+    int rc;
+
+    u->buf_mem = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (u->buf_mem == MAP_FAILED) {
+        u->buf_mem = NULL;
+        return -ENOMEM;
+    }
+    rc = rh_uring_open_buffers(&u->ring, &u->bufs, u->buf_count, BUFFER_GROUP);
+    if (rc < 0)
+        return rc;
+    for (unsigned i = 0; i < u->buf_count; i++)
+        provide(u, i, i);
+    io_uring_buf_ring_advance(u->bufs, (int)u->buf_count);
+    return 0;
+}
+
+int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_uring,
+                    struct rh_fault *fault)
+{
+    struct rh_uring *u = rh_mem_zalloc(sizeof(*u));
+    int rc = -ENOMEM;
+
+    if (!u)
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for a ring");
+    u->wake_fd = -1;
+    u->buf_count = opts->buffers;
+    u->headroom = opts->headroom;
+    u->msgs_room = opts->sq_entries;
+    u->iovs_room = opts->sq_entries + RH_URING_IOV;
+    u->msgs = rh_mem_alloc(u->msgs_room * sizeof(*u->msgs));
+    u->iovs = rh_mem_alloc(u->iovs_room * sizeof(*u->iovs));
+    if (!u->msgs || !u->iovs)
+        goto out;
+    rc = rh_uring_open_ring(&u->ring, opts->sq_entries, opts->cq_entries);
+    if (rc < 0)
+        goto out;
+    u->ring_ready = true;
+    u->ring_fixed = io_uring_register_ring_fd(&u->ring) == 1;
+    rc = buffers_create(u);
+    if (rc < 0)
+        goto out;
+    u->wake_fd = eventfd(0, EFD_CLOEXEC);
+    rc = u->wake_fd < 0 ? -errno : 0;
+    if (rc < 0)
+        goto out;
+    arm_wake(u);
+    *ret_uring = u;
+    return RH_OK;
+out:
+    rh_uring_destroy(u);
+    return rh_uring_fault(fault, rc, opts);
+}
+
+void rh_uring_destroy(struct rh_uring *u)
+{
+    if (!u)
+        return;
+    if (u->ring_ready)
+        io_uring_queue_exit(&u->ring);
+    if (u->bufs)
+        munmap(u->bufs, u->buf_count * sizeof(struct io_uring_buf));
+    if (u->buf_mem) {
+        UNPOISON(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
+        munmap(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
+    }
+    if (u->wake_fd > 0)
+        close(u->wake_fd);
+    rh_mem_free(u->msgs);
+    rh_mem_free(u->iovs);
+    rh_mem_free(u);
+}
+
+/* ---- operations ---- */
+
+void rh_uring_accept(struct rh_uring *u, int listener, struct rh_addr *addr, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    addr->len = sizeof(addr->at);
+    io_uring_prep_accept(sqe, listener, (struct sockaddr *)&addr->at, &addr->len, SOCK_CLOEXEC);
+    sqe->user_data = tag;
+}
+
+void rh_uring_connect(struct rh_uring *u, int fd, const struct rh_addr *addr, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_connect(sqe, fd, (const struct sockaddr *)&addr->at, addr->len);
+    sqe->user_data = tag;
+}
+
+static void prep_recv(struct io_uring_sqe *sqe, int fd, uint64_t tag)
+{
+    io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    sqe->user_data = tag;
+}
+
+void rh_uring_recv_once(struct rh_uring *u, int fd, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    prep_recv(sqe, fd, tag);
+    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* else an empty buffer group ends it at once */
+}
+
+void rh_uring_recv_multi(struct rh_uring *u, int fd, bool waits, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    prep_recv(sqe, fd, tag);
+    sqe->ioprio |= IORING_RECV_MULTISHOT;
+    if (!waits)
+        sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
+}
+
+void rh_uring_send(struct rh_uring *u, int fd, const void *bytes, size_t len, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_send(sqe, fd, bytes, len, MSG_WAITALL | MSG_NOSIGNAL);
+    sqe->user_data = tag;
+}
+
+void rh_uring_sendv(struct rh_uring *u, int fd, const struct iovec *iov, unsigned count,
+                    uint64_t tag)
+{
+    struct io_uring_sqe *sqe;
+    struct msghdr *msg;
+
+    rh_assert(count > 0 && count <= RH_URING_IOV);
+    if (u->msgs_used == u->msgs_room || u->iovs_used + count > u->iovs_room)
+        submit_now(u);
+    sqe = take_sqe(u); /* may submit, too: headers are placed only behind it */
+    msg = &u->msgs[u->msgs_used++];
+    memset(msg, 0, sizeof(*msg));
+    msg->msg_iov = &u->iovs[u->iovs_used];
+    msg->msg_iovlen = count;
+    memcpy(msg->msg_iov, iov, count * sizeof(*iov));
+    u->iovs_used += count;
+    io_uring_prep_sendmsg(sqe, fd, msg, MSG_WAITALL | MSG_NOSIGNAL);
+    sqe->user_data = tag;
+}
+
+void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_cancel64(sqe, target, 0);
+    sqe->user_data = tag;
+}
+
+void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
+{
+    shutdown(fd, how);
+}
+
+void rh_uring_close(struct rh_uring *u, int fd)
+{
+    close(fd);
+}
+
+void rh_uring_abort(struct rh_uring *u, int fd)
+{
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    close(fd);
+}
+
+uint64_t rh_uring_acked(struct rh_uring *u, int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    memset(&info, 0, sizeof(info));
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return 0;
+    return info.tcpi_bytes_acked;
+}
+
+/* ---- a pass ---- */
+
+int rh_uring_enter(struct rh_uring *u, uint64_t wait_ns)
+{
+    struct __kernel_timespec ts = {
+        .tv_sec = (int64_t)(wait_ns / 1000000000u),
+        .tv_nsec = (long long)(wait_ns % 1000000000u),
+    };
+    int rc = submit(u, wait_ns ? 1 : TAKE_ALL, &ts);
+
+    if (rc >= 0 || rc == -ETIME || rc == -EINTR)
+        return RH_OK;
+    if (rc == -EAGAIN || rc == -EBUSY || rc == -ENOMEM) /* passing: reap, then try again */
+        return RH_OK;
+    return RH_EIO;
+}
+
+static void translate(struct rh_uring *u, const struct io_uring_cqe *from, struct rh_cqe *dst)
+{
+    dst->tag = from->user_data;
+    dst->res = from->res;
+    dst->flags = from->flags & IORING_CQE_F_MORE ? RH_CQE_MORE : 0;
+    dst->buffer = 0;
+    if (from->flags & IORING_CQE_F_BUFFER) {
+        dst->flags |= RH_CQE_BUFFER;
+        dst->buffer = (uint16_t)(from->flags >> IORING_CQE_BUFFER_SHIFT);
+        UNPOISON(buf_start(u, dst->buffer), RH_URING_BUFFER);
+    }
+}
+
+unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head, seen = 0, count = 0;
+    bool woken = false;
+
+    if (rh_unlikely(io_uring_cq_has_overflow(&u->ring)))
+        u->overflows++;
+    io_uring_for_each_cqe(&u->ring, head, cqe)
+    {
+        if (count == max)
+            break;
+        seen++;
+        if (cqe->user_data == TAG_WAKE)
+            woken = true;
+        else
+            translate(u, cqe, &dst[count++]);
+    }
+    io_uring_cq_advance(&u->ring, seen);
+    if (woken)
+        arm_wake(u);
+    return count;
+}
+
+uint8_t *rh_uring_buffer(struct rh_uring *u, uint16_t buffer)
+{
+    return buf_start(u, buffer) + u->headroom;
+}
+
+void rh_uring_give(struct rh_uring *u, uint16_t buffer)
+{
+    provide(u, buffer, 0);
+    io_uring_buf_ring_advance(u->bufs, 1);
+}
+
+size_t rh_uring_buffer_bytes(const struct rh_uring *u)
+{
+    return RH_URING_BUFFER - u->headroom;
+}
+
+void rh_uring_wake_any(struct rh_uring *u)
+{
+    uint64_t one = 1;
+    ssize_t rc = write(u->wake_fd, &one, sizeof(one));
+
+    (void)rc; /* a full counter wakes as well */
+}
+
+uint64_t rh_uring_overflows(const struct rh_uring *u)
+{
+    return u->overflows;
+}
+
+/* ---- addresses and plain sockets ---- */
+
+static int parse_port(const char *text, uint16_t *ret_port)
+{
+    char *end;
+    unsigned long port = strtoul(text, &end, 10);
+
+    if (*text < '0' || *text > '9' || *end != '\0' || port > 65535)
+        return RH_EINVAL;
+    *ret_port = htons((uint16_t)port);
+    return RH_OK;
+}
+
+int rh_addr_parse(const char *text, struct rh_addr *ret_addr)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&ret_addr->at;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ret_addr->at;
+    const char *colon = strrchr(text, ':');
+    char host[INET6_ADDRSTRLEN];
+    size_t len = colon ? (size_t)(colon - text) : 0;
+    bool six = len > 2 && text[0] == '[' && text[len - 1] == ']';
+
+    memset(ret_addr, 0, sizeof(*ret_addr));
+    if (six) {
+        text++;
+        len -= 2;
+    }
+    if (len == 0 || len >= sizeof(host))
+        return RH_EINVAL;
+    memcpy(host, text, len);
+    host[len] = '\0';
+    if (six) {
+        v6->sin6_family = AF_INET6;
+        ret_addr->len = sizeof(*v6);
+        return inet_pton(AF_INET6, host, &v6->sin6_addr) == 1
+                   ? parse_port(colon + 1, &v6->sin6_port)
+                   : RH_EINVAL;
+    }
+    v4->sin_family = AF_INET;
+    ret_addr->len = sizeof(*v4);
+    return inet_pton(AF_INET, host, &v4->sin_addr) == 1 ? parse_port(colon + 1, &v4->sin_port)
+                                                        : RH_EINVAL;
+}
+
+void rh_addr_print(const struct rh_addr *addr, char dst[RH_ADDR_TEXT])
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&addr->at;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&addr->at;
+    char host[INET6_ADDRSTRLEN] = "?";
+
+    if (addr->at.ss_family == AF_INET6) {
+        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
+        snprintf(dst, RH_ADDR_TEXT, "[%s]:%u", host, ntohs(v6->sin6_port));
+        return;
+    }
+    if (addr->at.ss_family == AF_INET)
+        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
+    snprintf(dst, RH_ADDR_TEXT, "%s:%u", host, ntohs(v4->sin_port));
+}
+
+bool rh_addr_loopback(const struct rh_addr *addr)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&addr->at;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&addr->at;
+
+    if (addr->at.ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+    return addr->at.ss_family == AF_INET && (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
+}
+
+static void set_option(int fd, int level, int option, int value)
+{
+    /* What an old kernel does not know is left out: all of these only improve. */
+    (void)!setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+/* Accepted connections inherit these, so that none costs a call of its own. */
+static void set_inherited(int fd)
+{
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 120);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+}
+
+static int bind_fault(struct rh_fault *fault, const char *what, const struct rh_addr *addr, int err)
+{
+    char text[RH_ADDR_TEXT];
+
+    rh_addr_print(addr, text);
+    if (err == EADDRINUSE)
+        return rh_fault_set(fault, RH_EADDRINUSE,
+                            "%s is in use by another process: stop it, or listen elsewhere "
+                            "(--listen 127.0.0.1:PORT)",
+                            text);
+    return rh_fault_set(fault, RH_EIO, "cannot %s %s: %s", what, text, strerror(err));
+}
+
+/* Another process's SO_REUSEPORT socket of the same user would share the port with us unnoticed;
+ * binding once without the option finds it. */
+static int probe_port(const struct rh_addr *addr, struct rh_fault *fault)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&addr->at;
+    int fd, rc = RH_OK;
+
+    if (v4->sin_port == 0)
+        return RH_OK;
+    fd = socket(addr->at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return bind_fault(fault, "open a socket for", addr, errno);
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (addr->at.ss_family == AF_INET6)
+        set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    if (bind(fd, (const struct sockaddr *)&addr->at, addr->len) < 0)
+        rc = bind_fault(fault, "listen on", addr, errno);
+    close(fd);
+    return rc;
+}
+
+int rh_sock_listen(struct rh_addr *addr, bool probe, int *ret_fd, struct rh_fault *fault)
+{
+    int rc = probe ? probe_port(addr, fault) : RH_OK;
+    int fd;
+
+    if (rc < 0)
+        return rc;
+    fd = socket(addr->at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return bind_fault(fault, "open a socket for", addr, errno);
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (addr->at.ss_family == AF_INET6)
+        set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set_inherited(fd);
+    if (bind(fd, (struct sockaddr *)&addr->at, addr->len) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+        rc = bind_fault(fault, "listen on", addr, errno);
+        close(fd);
+        return rc;
+    }
+    addr->len = sizeof(addr->at);
+    getsockname(fd, (struct sockaddr *)&addr->at, &addr->len);
+    *ret_fd = fd;
+    return RH_OK;
+}
+
+int rh_sock_client(int family, const struct rh_addr *source, int *ret_fd, struct rh_fault *fault)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return rh_fault_set(fault, RH_EIO, "cannot open a socket: %s", strerror(errno));
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (source) {
+        set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+        if (bind(fd, (const struct sockaddr *)&source->at, source->len) < 0) {
+            int rc = bind_fault(fault, "bind to", source, errno);
+
+            close(fd);
+            return rc;
+        }
+    }
+    *ret_fd = fd;
+    return RH_OK;
+}
+
+void rh_sock_close(int fd)
+{
+    close(fd);
+}

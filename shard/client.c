@@ -1,0 +1,256 @@
+/* shard/client.c - the frames of an open connection: a user's messages, or an echo's.
+ *
+ * Bytes go through the frame parser where they lie; a message that came in one piece is used there,
+ * one that came in several is put together in c->message first. What happens to it depends on the
+ * connection's kind: an echo goes into the send queue, a user's text is parsed as an envelope.
+ *
+ * Invalid messages (PROTOCOL 3) are answered with an error and counted; the one after
+ * limits.invalid_messages in a row closes with 4400. A request that needs a credit it cannot have
+ * is kept (`held`), the connection is not read, and it is tried again when the credit comes back.
+ */
+#include "shard/shard_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/err.h"
+#include "proto/envelope.h"
+
+/* ---- echo ---- */
+
+static void echo(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const uint8_t *at,
+                 size_t len)
+{
+    uint8_t *own = rh_conn_own(sh, c, RH_MSG_HEAD_ROOM + len);
+    size_t head;
+
+    if (!own)
+        return;
+    head = rh_ws_head(own, opcode, true, len, NULL);
+    memcpy(own + head, at, len);
+    rh_conn_own_done(sh, c, head + len);
+}
+
+/* ---- a user's messages ---- */
+
+static void invalid(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                    const char *why)
+{
+    rh_stat_add(&sh->stats, RH_STAT_messages_invalid, 1);
+    rh_respond_error(sh, c, request_id, RH_WIRE_bad_request, why);
+    if (++c->invalid > sh->cfg->limits_invalid_messages)
+        rh_conn_close(sh, c, 4400, "too many invalid messages");
+}
+
+/* No acknowledgement is owed to anybody yet, so each one is of an unknown id. */
+static void acknowledge(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env)
+{
+    static const struct rh_param rows[] = {
+        RH_PARAM_ROW("id", STRING, false),
+        RH_PARAM_ROW("ids", ARRAY, false),
+        RH_PARAM_ROW("room", STRING, false),
+    };
+    struct rh_json got[RH_COUNT(rows)], each;
+    struct rh_json_iter it;
+    char why[160] = "no memory";
+
+    if (rh_params_read(env->data, rows, RH_COUNT(rows), got, why, sizeof(why)) < 0) {
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
+        return;
+    }
+    if ((got[0].kind == RH_JSON_NONE) == (got[1].kind == RH_JSON_NONE)) {
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, "id or ids: one is needed");
+        return;
+    }
+    if (got[0].kind != RH_JSON_NONE) {
+        rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
+        return;
+    }
+    rh_json_elements(&it, got[1]);
+    while (rh_json_next_element(&it, &each))
+        rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
+}
+
+/* False: the message waits for a credit of *ret_shard, nothing was done. */
+static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len,
+                        unsigned *ret_shard)
+{
+    struct rh_envelope env;
+    const char *why;
+
+    if (rh_envelope_parse((const char *)at, len, &env, &why) < 0) {
+        invalid(sh, c, env.request_id, why);
+        return true;
+    }
+    if (env.type == RH_ENV_REQUEST && rh_request(sh, c, &env, ret_shard) == RH_EFULL)
+        return false;
+    c->invalid = 0;
+    rh_stat_add(&sh->stats, RH_STAT_messages_received, 1);
+    if (env.type == RH_ENV_ACK)
+        acknowledge(sh, c, &env);
+    return true;
+}
+
+/* Keeps a whole message until shard `to` has answered some of what it was asked. */
+static void hold(struct rh_shard *sh, struct rh_conn *c, struct rh_block *take_message, unsigned to)
+{
+    c->message = take_message;
+    c->held = true;
+    rh_conn_pause(sh, c, RH_PAUSE_CREDIT);
+    rh_list_add(&sh->credit[to], &c->waiting);
+    sh->credit_wanted |= 1ull << to;
+}
+
+static void text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len)
+{
+    struct rh_block *copy = NULL;
+    unsigned to;
+
+    if (handle_text(sh, c, at, len, &to))
+        return;
+    if (rh_block_append(&sh->stock.blocks, &copy, at, len, 0)) {
+        hold(sh, c, copy, to);
+        return;
+    }
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    rh_conn_close(sh, c, 1013, "out of memory");
+}
+
+/* A whole message that was put together; the block is used up or kept. */
+static void text_block(struct rh_shard *sh, struct rh_conn *c, struct rh_block *take_message)
+{
+    unsigned to;
+
+    if (handle_text(sh, c, rh_block_at(take_message), rh_block_len(take_message), &to))
+        rh_block_give(&sh->stock.blocks, take_message);
+    else
+        hold(sh, c, take_message, to);
+}
+
+void rh_client_retry(struct rh_shard *sh, struct rh_conn *c)
+{
+    struct rh_block *message = c->message;
+
+    c->message = NULL;
+    c->held = false;
+    text_block(sh, c, message);
+}
+
+/* ---- frames ---- */
+
+static void whole_message(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
+{
+    if (c->kind == RH_IS_ECHO)
+        echo(sh, c, ev->opcode, ev->data, ev->len);
+    else if (ev->opcode == RH_WS_BINARY)
+        invalid(sh, c, (struct rh_span){0}, "a binary message: envelopes are text");
+    else
+        text(sh, c, ev->data, ev->len);
+}
+
+/* The last piece has come: c->message is whole (NULL: it is empty, or not wanted). */
+static void finish_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode)
+{
+    struct rh_block *message = c->message;
+
+    c->message = NULL;
+    if (c->kind == RH_IS_ECHO && message) {
+        echo(sh, c, opcode, rh_block_at(message), rh_block_len(message));
+        rh_block_give(&sh->stock.blocks, message);
+    } else if (message) {
+        text_block(sh, c, message);
+    } else {
+        whole_message(sh, c, &(struct rh_ws_event){.opcode = opcode, .data = (uint8_t *)""});
+    }
+}
+
+static void piece(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
+{
+    bool wanted = c->kind == RH_IS_ECHO || ev->opcode == RH_WS_TEXT;
+
+    if (wanted && ev->len &&
+        !rh_block_append(&sh->stock.blocks, &c->message, ev->data, ev->len, 0)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+        rh_conn_close(sh, c, 1013, "out of memory");
+        return;
+    }
+    if (ev->last)
+        finish_message(sh, c, ev->opcode);
+}
+
+static void control(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const void *at,
+                    size_t len)
+{
+    uint8_t *own = rh_conn_own(sh, c, RH_MSG_HEAD_ROOM + len);
+    size_t head;
+
+    if (!own)
+        return;
+    head = rh_ws_head(own, opcode, true, len, NULL);
+    if (len)
+        memcpy(own + head, at, len);
+    rh_conn_own_done(sh, c, head + len);
+}
+
+void rh_client_ping(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_stat_add(&sh->stats, RH_STAT_heartbeat_pings, 1);
+    control(sh, c, RH_WS_OP_PING, NULL, 0);
+}
+
+static void protocol_error(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
+{
+    bool closing = c->state == RH_CONN_CLOSING;
+
+    c->deaf = true;
+    if (closing)
+        rh_conn_peer_close(sh, c, ev->code);
+    else
+        rh_conn_close(sh, c, ev->code, ev->why);
+}
+
+static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
+{
+    bool open = c->state == RH_CONN_OPEN;
+
+    switch (ev->kind) {
+    case RH_WS_DATA:
+        if (open && ev->first && ev->last)
+            whole_message(sh, c, ev);
+        else if (open)
+            piece(sh, c, ev);
+        break;
+    case RH_WS_PING:
+        if (open)
+            control(sh, c, RH_WS_OP_PONG, ev->data, ev->len);
+        break;
+    case RH_WS_CLOSE:
+        rh_conn_peer_close(sh, c, ev->code);
+        break;
+    case RH_WS_ERROR:
+        protocol_error(sh, c, ev);
+        break;
+    default: /* a pong counts as life, like everything that arrives */
+        break;
+    }
+}
+
+size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
+{
+    size_t used = 0;
+
+    while (used < len && !c->paused && !c->deaf &&
+           (c->state == RH_CONN_OPEN || c->state == RH_CONN_CLOSING)) {
+        struct rh_ws_event ev;
+
+        if (c->state == RH_CONN_OPEN && rh_conn_full(sh, c)) {
+            rh_conn_pause(sh, c, RH_PAUSE_QUEUE);
+            break;
+        }
+        used += rh_ws_feed(&c->ws, at + used, len - used, &ev);
+        if (ev.kind == RH_WS_MORE)
+            break;
+        event(sh, c, &ev);
+    }
+    return used;
+}

@@ -1,0 +1,614 @@
+/* shard/conn.c - one connection: its slot, its states, what it receives and sends, how it ends.
+ *
+ * Why this way: the kernel owns a connection's buffers and descriptor while an operation is in
+ * flight, so ending is a state, not an instant. Every end passes through rh_conn_cut, which shuts
+ * the socket down (that ends a receive and a blocked send without a search through the kernel's
+ * tables) and through the graveyard, which frees what has nothing in flight at the end of the pass,
+ * when no caller further up holds a pointer any more. shard_int.h draws the states.
+ *
+ * Receiving   One multishot receive per open connection, into buffers of the shard. Bytes are
+ *             interpreted where they lie; what was not consumed is kept in `rest`, and copied into
+ *             the next buffer's headroom in front of what follows it.
+ * Sending     At most one send under way; everything queued during a pass leaves in one.
+ * Bounds      A queue is full when it stands at a bound after a send was tried, that is, while one
+ *             submitted in an earlier pass is still under way. What one pass can add to a healthy
+ *             connection is bounded by what a pass takes from the rings; four times the bound and a
+ *             pass's worth ends any doubt.
+ * Invariants  (1) state FREE or buried <=> no operation in flight.  (2) recv_armed counts as one in
+ *             inflight, a flying queue as another.  (3) paused => nothing is consumed.
+ */
+#include "shard/shard_int.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+
+/* ---- slots ---- */
+
+static struct rh_conn *slab_conn(const struct rh_shard *sh, uint32_t slot)
+{
+    return &sh->slabs[slot / RH_SLAB][slot % RH_SLAB];
+}
+
+static bool slab_grow(struct rh_shard *sh)
+{
+    struct rh_conn *slab;
+
+    if (sh->slab_count == RH_SLABS_MAX)
+        return false;
+    slab = rh_mem_zalloc_aligned(RH_SLAB * sizeof(*slab));
+    if (!slab)
+        return false;
+    for (uint32_t i = 0; i < RH_SLAB; i++) {
+        slab[i].slot = sh->slab_count * RH_SLAB + i;
+        rh_list_add(&sh->free_conns, &slab[i].waiting);
+    }
+    sh->slabs[sh->slab_count++] = slab;
+    return true;
+}
+
+struct rh_conn *rh_conn_create(struct rh_shard *sh, int fd, enum rh_conn_kind kind)
+{
+    struct rh_conn *c;
+    uint32_t slot, gen;
+
+    if (rh_list_empty(&sh->free_conns) && !slab_grow(sh))
+        return NULL;
+    c = rh_container_of(sh->free_conns.prev, struct rh_conn, waiting); /* the one freed last */
+    rh_list_del(&c->waiting);
+    slot = c->slot;
+    gen = c->gen;
+    memset(c, 0, sizeof(*c));
+    c->slot = slot;
+    c->gen = gen;
+    c->fd = fd;
+    c->kind = (uint8_t)kind;
+    c->state = RH_CONN_HTTP;
+    c->heard_ms = sh->now_ms;
+    c->since_ms = sh->now_ms;
+    rh_timer_init(&c->timer);
+    rh_list_init(&c->of_user);
+    rh_list_init(&c->waiting);
+    sh->conn_count++;
+    rh_stat_add(&sh->stats, RH_STAT_handshakes_in_progress, 1);
+    rh_heartbeat_set(sh, c);
+    return c;
+}
+
+struct rh_conn *rh_conn_find(struct rh_shard *sh, uint32_t slot, uint32_t gen)
+{
+    struct rh_conn *c;
+
+    if (slot >= sh->slab_count * RH_SLAB)
+        return NULL;
+    c = slab_conn(sh, slot);
+    return c->state != RH_CONN_FREE && (c->gen & RH_GEN_MASK) == (gen & RH_GEN_MASK) ? c : NULL;
+}
+
+static void conn_free(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_assert(c->inflight == 0);
+    rh_timer_clear(&sh->wheel, &c->timer);
+    rh_outq_give(&sh->stock, c->out);
+    rh_block_give(&sh->stock.blocks, c->rest);
+    rh_block_give(&sh->stock.blocks, c->message);
+    rh_mem_free(c->extra);
+    if (c->state == RH_CONN_DEAD)
+        rh_uring_close(sh->uring, c->fd);
+    rh_conn_set_state(sh, c, RH_CONN_FREE);
+    c->gen++;
+    c->out = NULL;
+    rh_list_del(&c->waiting);
+    rh_list_add(&sh->free_conns, &c->waiting);
+    sh->conn_count--;
+}
+
+/* To be freed at the end of the pass, if nothing is in flight any more. */
+static void bury(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->inflight || c->buried || (c->state != RH_CONN_DEAD && c->state != RH_CONN_GONE))
+        return;
+    c->buried = true;
+    rh_list_del(&c->waiting);
+    rh_list_add(&sh->graveyard, &c->waiting);
+}
+
+void rh_conns_bury(struct rh_shard *sh)
+{
+    while (!rh_list_empty(&sh->graveyard))
+        conn_free(sh, rh_container_of(sh->graveyard.next, struct rh_conn, waiting));
+}
+
+void rh_conns_each(struct rh_shard *sh, void (*visit)(struct rh_shard *sh, struct rh_conn *c))
+{
+    for (uint32_t slot = 0; slot < sh->slab_count * RH_SLAB; slot++)
+        if (slab_conn(sh, slot)->state != RH_CONN_FREE)
+            visit(sh, slab_conn(sh, slot));
+}
+
+/* Only after the ring has gone: the kernel writes to nothing of ours any more. */
+void rh_conns_fini(struct rh_shard *sh)
+{
+    for (uint32_t i = 0; i < sh->slab_count; i++)
+        rh_mem_free(sh->slabs[i]);
+    sh->slab_count = 0;
+}
+
+/* ---- states ---- */
+
+void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_state state)
+{
+    static const uint8_t arrows[] = {
+        [RH_CONN_FREE] = 0,
+        [RH_CONN_HTTP] = 1 << RH_CONN_OPEN | 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD |
+                         1 << RH_CONN_GONE,
+        [RH_CONN_OPEN] = 1 << RH_CONN_CLOSING | 1 << RH_CONN_DEAD,
+        [RH_CONN_CLOSING] = 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD,
+        [RH_CONN_LINGER] = 1 << RH_CONN_DEAD,
+        [RH_CONN_DEAD] = 1 << RH_CONN_FREE,
+        [RH_CONN_GONE] = 1 << RH_CONN_FREE,
+    };
+
+    rh_assert(arrows[c->state] & 1 << state);
+    if (c->state == RH_CONN_HTTP)
+        rh_stat_sub(&sh->stats, RH_STAT_handshakes_in_progress, 1);
+    c->state = (uint8_t)state;
+}
+
+static bool reads(const struct rh_conn *c)
+{
+    return c->state == RH_CONN_HTTP || c->state == RH_CONN_OPEN || c->state == RH_CONN_CLOSING;
+}
+
+void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind)
+{
+    rh_conn_set_state(sh, c, RH_CONN_OPEN);
+    c->kind = (uint8_t)kind;
+    c->invalid = 0;
+    c->heard_ms = c->since_ms = c->look_ms = sh->now_ms;
+    rh_ws_init(&c->ws, RH_WS_SERVER, sh->cfg->limits_message_size);
+    rh_stat_add(&sh->stats, RH_STAT_connections_websocket, 1);
+    rh_heartbeat_set(sh, c);
+}
+
+/* It is nobody's device any more; `code` says why. Once per open connection. */
+static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+{
+    c->close_code = (uint16_t)code;
+    rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
+    rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
+    rh_user_detach(sh, c);
+}
+
+static void unwait(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!c->buried)
+        rh_list_del(&c->waiting);
+    c->starved = false;
+}
+
+/* ---- receiving ---- */
+
+void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->recv_armed || c->starved || c->paused || c->state == RH_CONN_DEAD ||
+        c->state == RH_CONN_GONE)
+        return;
+    if (c->kind == RH_IS_HTTP)
+        rh_uring_recv_once(sh->uring, c->fd, rh_tag(RH_OP_RECV, c));
+    else
+        rh_uring_recv_multi(sh->uring, c->fd, false, rh_tag(RH_OP_RECV, c));
+    c->recv_armed = true;
+    c->inflight++;
+}
+
+void rh_conn_rearm_starved(struct rh_shard *sh)
+{
+    for (unsigned left = RH_RECV_BUFFERS / 2; left && !rh_list_empty(&sh->starved); left--) {
+        struct rh_conn *c = rh_container_of(sh->starved.next, struct rh_conn, waiting);
+
+        unwait(sh, c);
+        rh_conn_recv(sh, c);
+    }
+}
+
+/* Interprets as much as can be; returns how many bytes were consumed. */
+static size_t consume(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
+{
+    size_t done = 0;
+
+    while (done < len && reads(c) && !c->paused && !c->deaf) {
+        size_t used = c->kind == RH_IS_HTTP ? rh_httpd_feed(sh, c, at + done, len - done)
+                                              : rh_client_feed(sh, c, at + done, len - done);
+
+        done += used;
+        if (used == 0)
+            break;
+    }
+    return reads(c) && !c->deaf ? done : len;
+}
+
+static void keep(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len)
+{
+    if (!rh_block_append(&sh->stock.blocks, &c->rest, at, len, 0)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+        rh_conn_cut(sh, c, 1013);
+        return;
+    }
+    if (c->paused && c->recv_armed && !c->recv_ending && rh_block_len(c->rest) > RH_HELD_MAX) {
+        c->recv_ending = true;
+        rh_uring_cancel(sh->uring, rh_tag(RH_OP_RECV, c), rh_tag(RH_OP_CANCEL, c));
+    }
+}
+
+static void take_rest(struct rh_shard *sh, struct rh_conn *c)
+{
+    struct rh_block *rest = c->rest;
+
+    if (!rest || c->paused)
+        return;
+    c->rest = NULL;
+    rest->start += (uint32_t)consume(sh, c, rh_block_at(rest), rh_block_len(rest));
+    if (rh_block_len(rest) == 0 || !reads(c))
+        rh_block_give(&sh->stock.blocks, rest);
+    else
+        c->rest = rest;
+}
+
+void rh_conn_take_bytes(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
+{
+    size_t used = consume(sh, c, at, len);
+
+    if (used < len)
+        keep(sh, c, at + used, len - used);
+}
+
+/* `at` lies in a provided buffer, with the headroom in front of it. */
+static void received(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
+{
+    uint32_t before = rh_block_len(c->rest);
+
+    c->heard_ms = sh->now_ms;
+    if (!reads(c) || c->deaf)
+        return;
+    if (c->paused) {
+        keep(sh, c, at, len);
+    } else if (before && (before > RH_HEADROOM || c->kind == RH_IS_HTTP)) {
+        keep(sh, c, at, len);
+        take_rest(sh, c);
+    } else {
+        if (before) {
+            at -= before;
+            memcpy(at, rh_block_at(c->rest), before);
+            rh_block_give(&sh->stock.blocks, c->rest);
+            c->rest = NULL;
+        }
+        rh_conn_take_bytes(sh, c, at, len + before);
+    }
+}
+
+/* The receive has ended, with this result. */
+static void recv_ended(struct rh_shard *sh, struct rh_conn *c, int res)
+{
+    if (res == -ENOBUFS) {
+        rh_stat_add(&sh->stats, RH_STAT_recv_starved, 1);
+        if (!c->paused) {
+            c->starved = true;
+            rh_list_add(&sh->starved, &c->waiting);
+        }
+    } else if (res > 0 || res == -ECANCELED) {
+        if (c->kind != RH_IS_HTTP || !c->out) /* requests are answered one by one */
+            rh_conn_recv(sh, c);
+    } else if (res == 0 && c->paused) {
+        c->eof = true; /* what came before it counts */
+    } else if (res == 0 && c->kind == RH_IS_HTTP && c->out) {
+        c->last_answer = true;
+    } else {
+        rh_conn_cut(sh, c, 1006);
+    }
+}
+
+void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe *cqe)
+{
+    if (!(cqe->flags & RH_CQE_MORE)) {
+        c->recv_armed = false;
+        c->recv_ending = false;
+        c->inflight--;
+    }
+    if (cqe->res > 0)
+        received(sh, c, rh_uring_buffer(sh->uring, cqe->buffer), (size_t)cqe->res);
+    if (!(cqe->flags & RH_CQE_MORE) && c->state != RH_CONN_DEAD && c->state != RH_CONN_GONE)
+        recv_ended(sh, c, cqe->res);
+    bury(sh, c);
+}
+
+/* ---- pausing ---- */
+
+void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
+{
+    rh_assert(!(c->paused & cause));
+    c->paused |= (uint8_t)cause;
+    rh_stat_add(&sh->stats,
+                cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue
+                                        : RH_STAT_paused_reads_credit,
+                1);
+}
+
+void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
+{
+    if (!(c->paused & cause))
+        return;
+    c->paused &= (uint8_t)~cause;
+    if (c->paused)
+        return;
+    c->heard_ms = sh->now_ms; /* nobody is dead because we did not listen */
+    if (c->held)
+        rh_client_retry(sh, c);
+    take_rest(sh, c);
+    if (c->paused || !reads(c))
+        return;
+    if (c->eof)
+        rh_conn_cut(sh, c, 1006);
+    else
+        rh_conn_recv(sh, c);
+}
+
+/* ---- sending ---- */
+
+bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    const struct rh_outq *q = c->out;
+    const struct rh_config *cfg = sh->cfg;
+    uint64_t messages_hard = 4ull * cfg->limits_send_queue_messages + RH_MESH_POP;
+    uint64_t bytes_hard = 4ull * cfg->limits_send_queue_bytes + cfg->limits_message_size;
+
+    if (!q || (q->messages < cfg->limits_send_queue_messages &&
+               q->bytes < cfg->limits_send_queue_bytes))
+        return false;
+    return (rh_outq_flying(q) && c->fly_pass != sh->pass) || q->messages > messages_hard ||
+           q->bytes > bytes_hard;
+}
+
+void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->is_dirty)
+        return;
+    c->is_dirty = true;
+    c->dirty = sh->dirty;
+    sh->dirty = c;
+}
+
+static struct rh_outq *queue_of(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!c->out)
+        c->out = rh_outq_take(&sh->stock);
+    return c->out;
+}
+
+uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len)
+{
+    struct rh_outq *q = reads(c) ? queue_of(sh, c) : NULL;
+    uint8_t *at = q ? rh_outq_own(&sh->stock, q, len) : NULL;
+
+    if (!at && reads(c)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+        rh_conn_cut(sh, c, 1013);
+    }
+    return at;
+}
+
+void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used)
+{
+    rh_outq_own_done(c->out, used);
+    rh_conn_dirty(sh, c);
+}
+
+/* Policy `disconnect`: what waits is dropped, so that the close frame may still get through. */
+static void close_slow(struct rh_shard *sh, struct rh_conn *c)
+{
+    unsigned dropped = rh_outq_drop_messages(&sh->stock, c->out);
+
+    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_slow_consumer, dropped);
+    RH_LOG_EVERY(1, RH_LOG_INFO, "connection.slow", RH_KU("shard", sh->tid),
+                 RH_KU("dropped", dropped));
+    rh_conn_close(sh, c, 4408, "slow consumer");
+}
+
+int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
+    if (c->state != RH_CONN_OPEN)
+        return RH_ECLOSED;
+    if (rh_conn_full(sh, c)) {
+        close_slow(sh, c);
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_slow_consumer, 1);
+        return RH_EFULL;
+    }
+    if (!queue_of(sh, c) || !rh_outq_push_msg(c->out, h)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
+        return RH_ENOMEM;
+    }
+    rh_conn_dirty(sh, c);
+    return RH_OK;
+}
+
+static void flush(struct rh_shard *sh, struct rh_conn *c)
+{
+    unsigned count;
+
+    if (!c->out || rh_outq_flying(c->out) || c->state == RH_CONN_DEAD || c->state == RH_CONN_GONE)
+        return;
+    count = rh_outq_fill(c->out, sh->iov, RH_URING_IOV);
+    if (count == 0)
+        return;
+    if (count == 1)
+        rh_uring_send(sh->uring, c->fd, sh->iov[0].iov_base, sh->iov[0].iov_len,
+                      rh_tag(RH_OP_SEND, c));
+    else
+        rh_uring_sendv(sh->uring, c->fd, sh->iov, count, rh_tag(RH_OP_SEND, c));
+    c->inflight++;
+    c->fly_pass = sh->pass;
+    c->acked_ms = sh->now_ms;
+}
+
+void rh_conn_flush_all(struct rh_shard *sh)
+{
+    while (sh->dirty != RH_DIRTY_END) {
+        struct rh_conn *c = sh->dirty;
+
+        sh->dirty = c->dirty;
+        c->is_dirty = false;
+        flush(sh, c);
+    }
+}
+
+static void count_sent(void *arg, const struct rh_msg *msg)
+{
+    struct rh_shard *sh = arg;
+
+    rh_stat_add(&sh->stats, RH_STAT_messages_delivered, 1);
+    rh_stat_observe(&sh->stats, RH_HIST_delivery, sh->now_ns - msg->accepted_ns);
+}
+
+static void count_lost(void *arg, const struct rh_msg *msg)
+{
+    struct rh_shard *sh = arg;
+
+    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error, 1);
+}
+
+/* Everything that was queued has been sent. */
+static void drained(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_outq_give(&sh->stock, c->out);
+    c->out = NULL;
+    if ((c->state == RH_CONN_CLOSING && c->deaf) || (c->state == RH_CONN_HTTP && c->last_answer)) {
+        rh_conn_finish(sh, c);
+    } else if (c->state == RH_CONN_HTTP) {
+        c->since_ms = sh->now_ms; /* the next request's time begins */
+        rh_heartbeat_set(sh, c);
+        take_rest(sh, c);
+        if (c->state == RH_CONN_HTTP && !c->out)
+            rh_conn_recv(sh, c);
+    }
+}
+
+void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res)
+{
+    bool whole = res >= 0 && (uint32_t)res == c->out->flying_bytes;
+
+    c->inflight--;
+    rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
+    if (c->state != RH_CONN_DEAD) {
+        if (!whole)
+            rh_conn_cut(sh, c, 1006); /* torn inside a frame: nothing can follow */
+        else if (c->out->messages == 0)
+            drained(sh, c);
+        else
+            rh_conn_dirty(sh, c);
+    }
+    if ((c->paused & RH_PAUSE_QUEUE) && !rh_conn_full(sh, c))
+        rh_conn_resume(sh, c, RH_PAUSE_QUEUE);
+    bury(sh, c);
+}
+
+/* ---- ending ---- */
+
+static void write_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, const char *reason)
+{
+    size_t len = code == 1005 ? 0 : 2 + strlen(reason);
+    uint8_t *at;
+    size_t head;
+
+    rh_assert(len <= 125);
+    at = rh_conn_own(sh, c, RH_WS_HEAD_MAX + len);
+    if (!at)
+        return;
+    head = rh_ws_head(at, RH_WS_OP_CLOSE, true, len, NULL);
+    if (len) {
+        at[head] = (uint8_t)(code >> 8);
+        at[head + 1] = (uint8_t)code;
+        memcpy(at + head + 2, reason, len - 2);
+    }
+    rh_conn_own_done(sh, c, head + len);
+}
+
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+{
+    leave(sh, c, code);
+    rh_conn_set_state(sh, c, RH_CONN_CLOSING);
+    c->since_ms = sh->now_ms;
+    rh_heartbeat_set(sh, c);
+    rh_block_give(&sh->stock.blocks, c->message);
+    c->message = NULL;
+    if (!c->paused)
+        return;
+    /* What it sent is not read any further, so its answer would not be found: close without. */
+    c->deaf = true;
+    c->held = false;
+    c->paused = 0;
+    unwait(sh, c);
+    rh_block_give(&sh->stock.blocks, c->rest);
+    c->rest = NULL;
+    rh_conn_recv(sh, c);
+}
+
+void rh_conn_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, const char *reason)
+{
+    if (c->state != RH_CONN_OPEN)
+        return;
+    begin_closing(sh, c, code);
+    write_close(sh, c, code, reason);
+}
+
+void rh_conn_peer_close(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+{
+    c->deaf = true;
+    if (c->state == RH_CONN_OPEN) {
+        begin_closing(sh, c, code);
+        write_close(sh, c, code, "");
+    } else if (c->state == RH_CONN_CLOSING && !c->out) {
+        rh_conn_finish(sh, c);
+    }
+}
+
+void rh_conn_finish(struct rh_shard *sh, struct rh_conn *c)
+{
+    c->last_answer = true;
+    if (c->out || c->state == RH_CONN_DEAD) /* comes back when that is sent */
+        return;
+    rh_uring_shutdown(sh->uring, c->fd, SHUT_WR);
+    rh_conn_set_state(sh, c, RH_CONN_LINGER);
+    c->since_ms = sh->now_ms;
+    rh_heartbeat_set(sh, c);
+    rh_conn_recv(sh, c);
+}
+
+void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+{
+    if (c->state == RH_CONN_DEAD || c->state == RH_CONN_GONE)
+        return;
+    if (c->state == RH_CONN_OPEN)
+        leave(sh, c, code);
+    rh_conn_set_state(sh, c, RH_CONN_DEAD);
+    rh_timer_clear(&sh->wheel, &c->timer);
+    c->paused = 0;
+    c->held = false;
+    unwait(sh, c);
+    if (c->out)
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error,
+                    rh_outq_drop_messages(&sh->stock, c->out));
+    if (c->inflight)
+        rh_uring_shutdown(sh->uring, c->fd, SHUT_RDWR);
+    bury(sh, c);
+}
+
+void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_assert(c->inflight == 0 && !c->out);
+    rh_conn_set_state(sh, c, RH_CONN_GONE);
+    rh_timer_clear(&sh->wheel, &c->timer);
+    bury(sh, c);
+}

@@ -1,0 +1,271 @@
+/* shard/httpd.c - HTTP requests: health, metrics, upgrades, and a clear no to everything else.
+ *
+ * One request of a connection is answered at a time, in order: while an answer is on its way
+ * nothing more is read, which also bounds what a client can pipeline. A refusal before the upgrade
+ * has a JSON body {"error":{"code","message"}}. Malformed heads and requests with a body (none of
+ * these paths takes one) are answered and end the connection; other refusals leave it open.
+ */
+#include "shard/shard_int.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/err.h"
+#include "core/mem.h"
+#include "proto/json.h"
+
+#define ANSWER_ROOM 1024
+#define HEAD_ROOM   512
+#define NO_CACHE    "Cache-Control: no-store\r\n"
+
+/* ---- answers ---- */
+
+static void answer(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *type,
+                   const char *extra, const char *body, size_t len, bool keep)
+{
+    bool head_only = sh->head.method == RH_HTTP_HEAD;
+    size_t room = HEAD_ROOM + len;
+    uint8_t *own = rh_conn_own(sh, c, room);
+    size_t used;
+
+    if (!own)
+        return;
+    used = rh_http_response((char *)own, room, status, type, extra, keep, body, len, head_only);
+    rh_assert(used);
+    rh_conn_own_done(sh, c, used);
+    if (!keep)
+        c->last_answer = true;
+}
+
+static const char *error_name(unsigned status)
+{
+    switch (status) {
+    case 401:
+        return rh_wire_error_name(RH_WIRE_unauthorized);
+    case 403:
+        return rh_wire_error_name(RH_WIRE_forbidden);
+    case 404:
+        return rh_wire_error_name(RH_WIRE_not_found);
+    case 405:
+        return rh_wire_error_name(RH_WIRE_method_not_allowed);
+    case 414:
+        return rh_wire_error_name(RH_WIRE_uri_too_long);
+    case 426:
+        return rh_wire_error_name(RH_WIRE_upgrade_required);
+    case 429:
+        return rh_wire_error_name(RH_WIRE_rate_limited);
+    case 431:
+        return rh_wire_error_name(RH_WIRE_head_too_large);
+    case 500:
+        return rh_wire_error_name(RH_WIRE_internal);
+    case 503:
+        return rh_wire_error_name(RH_WIRE_unavailable);
+    default:
+        return rh_wire_error_name(RH_WIRE_bad_request);
+    }
+}
+
+static enum rh_stat refusal_stat(const struct rh_shard *sh, unsigned status)
+{
+    switch (status) {
+    case 401:
+        return RH_STAT_connections_refused_unauthorized;
+    case 403:
+        return RH_STAT_connections_refused_forbidden;
+    case 404:
+        return RH_STAT_connections_refused_not_found;
+    case 405:
+        return RH_STAT_connections_refused_method;
+    case 414:
+        return RH_STAT_connections_refused_uri;
+    case 426:
+        return RH_STAT_connections_refused_upgrade;
+    case 429:
+        return RH_STAT_connections_refused_too_many;
+    case 431:
+        return RH_STAT_connections_refused_head;
+    case 503:
+        return sh->draining ? RH_STAT_connections_refused_draining : RH_STAT_connections_refused_full;
+    default:
+        return RH_STAT_connections_refused_malformed;
+    }
+}
+
+static const char *refusal_fields(unsigned status)
+{
+    switch (status) {
+    case 405:
+        return "Allow: GET, HEAD\r\n";
+    case 426:
+        return RH_UPGRADE_426_FIELDS;
+    case 503:
+        return "Retry-After: 1\r\n";
+    default:
+        return "";
+    }
+}
+
+void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *why,
+                     bool keep)
+{
+    const char *name = error_name(status);
+    char body[ANSWER_ROOM];
+    struct rh_writer w;
+
+    rh_stat_add(&sh->stats, refusal_stat(sh, status), 1);
+    rh_writer_init(&w, body, sizeof(body));
+    RH_PUT(&w, "{\"error\":{\"code\":\"");
+    rh_put(&w, name, strlen(name));
+    RH_PUT(&w, "\",\"message\":");
+    rh_put_str(&w, (struct rh_span){why, (uint32_t)strlen(why)});
+    RH_PUT(&w, "}}\n");
+    rh_assert(!w.full);
+    answer(sh, c, status, "application/json", refusal_fields(status), body, rh_writer_len(&w),
+           keep);
+}
+
+static void answer_text(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *text,
+                        bool keep)
+{
+    answer(sh, c, status, "text/plain; charset=utf-8", NO_CACHE, text, strlen(text), keep);
+}
+
+/* ---- what there is ---- */
+
+static bool all_alive(const struct rh_shard *sh)
+{
+    for (unsigned i = 0; i < sh->env->shards; i++)
+        if (sh->now_ms > rh_shard_beat_ms_any(sh->env->all[i]) + RH_STALL_MS)
+            return false;
+    return true;
+}
+
+static void livez(struct rh_shard *sh, struct rh_conn *c, bool keep)
+{
+    if (all_alive(sh))
+        answer_text(sh, c, 200, "ok\n", keep);
+    else
+        answer_text(sh, c, 503, "a shard stalls\n", keep);
+}
+
+static void readyz(struct rh_shard *sh, struct rh_conn *c, bool keep)
+{
+    if (sh->draining)
+        answer_text(sh, c, 503, "draining\n", keep);
+    else
+        answer_text(sh, c, 200, "ok\n", keep);
+}
+
+static void metrics(struct rh_shard *sh, struct rh_conn *c, bool keep)
+{
+    struct rh_stats *blocks[RH_SHARDS_MAX];
+    char *text;
+    size_t len;
+
+    for (unsigned i = 0; i < sh->env->shards; i++)
+        blocks[i] = rh_shard_stats_any(sh->env->all[i]);
+    if (rh_stat_render(blocks, sh->env->shards, &text, &len) < 0) {
+        rh_httpd_refuse(sh, c, 503, "out of memory", false);
+        return;
+    }
+    answer(sh, c, 200, "text/plain; version=0.0.4", NO_CACHE, text, len, keep);
+    rh_mem_free(text);
+}
+
+/* ---- upgrades ---- */
+
+/* Returns how many bytes behind the head were used up. */
+static size_t upgrade(struct rh_shard *sh, struct rh_conn *c, bool echo, const uint8_t *left,
+                      size_t left_len, bool keep)
+{
+    struct rh_upgrade up;
+    const char *why = "";
+    size_t taken = 0;
+    unsigned status = rh_upgrade_check(&sh->head, &up, &why);
+
+    if (!status && !rh_origin_same(&sh->head)) {
+        status = 403;
+        why = "this origin is not allowed";
+    }
+    if (!status && sh->draining) {
+        status = 503;
+        why = "the server is shutting down";
+    }
+    if (!status && echo)
+        rh_arrive_echo(sh, c, &up);
+    else if (!status)
+        status = rh_arrive(sh, c, &sh->head, &up, left, left_len, &taken, &why);
+    if (status)
+        rh_httpd_refuse(sh, c, status, why, keep && status != 503);
+    return status ? 0 : taken;
+}
+
+/* ---- requests ---- */
+
+enum page { PAGE_WS, PAGE_ECHO, PAGE_LIVEZ, PAGE_READYZ, PAGE_HEALTHZ, PAGE_METRICS, PAGE_NONE };
+
+static const struct {
+    struct rh_span path;
+    enum rh_stat stat;
+} pages[] = {
+    [PAGE_WS] = {{"/ws", 3}, RH_STAT_http_requests_ws},
+    [PAGE_ECHO] = {{"/echo", 5}, RH_STAT_http_requests_echo},
+    [PAGE_LIVEZ] = {{"/livez", 6}, RH_STAT_http_requests_livez},
+    [PAGE_READYZ] = {{"/readyz", 7}, RH_STAT_http_requests_readyz},
+    [PAGE_HEALTHZ] = {{"/healthz", 8}, RH_STAT_http_requests_healthz},
+    [PAGE_METRICS] = {{"/metrics", 8}, RH_STAT_http_requests_metrics},
+    [PAGE_NONE] = {{"", 0}, RH_STAT_http_requests_other},
+};
+
+static enum page find_page(const struct rh_shard *sh)
+{
+    unsigned page = PAGE_WS;
+
+    while (page != PAGE_NONE && !rh_span_eq(sh->head.path, pages[page].path))
+        page++;
+    return page == PAGE_ECHO && !sh->cfg->echo_enabled ? PAGE_NONE : (enum page)page;
+}
+
+static size_t respond(struct rh_shard *sh, struct rh_conn *c, const uint8_t *left, size_t left_len)
+{
+    enum rh_http_method method = sh->head.method;
+    bool keep = sh->head.keep_alive && !sh->head.has_body && !sh->draining;
+    enum page page = find_page(sh);
+
+    rh_stat_add(&sh->stats, pages[page].stat, 1);
+    if (page == PAGE_WS || page == PAGE_ECHO)
+        return upgrade(sh, c, page == PAGE_ECHO, left, left_len, keep);
+    if (page == PAGE_NONE)
+        rh_httpd_refuse(sh, c, 404, "there is nothing at this path", keep);
+    else if (method != RH_HTTP_GET && method != RH_HTTP_HEAD)
+        rh_httpd_refuse(sh, c, 405, "this path answers GET and HEAD", keep);
+    else if (page == PAGE_METRICS)
+        metrics(sh, c, keep);
+    else if (page == PAGE_READYZ)
+        readyz(sh, c, keep);
+    else
+        livez(sh, c, keep);
+    return 0;
+}
+
+size_t rh_httpd_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
+{
+    size_t scanned = c->scanned;
+    const char *why;
+    int used;
+
+    if (c->out || c->last_answer)
+        return c->last_answer ? len : 0;
+    used = rh_http_parse((const char *)at, len, sh->cfg->limits_head_size, &scanned, &sh->head,
+                         &why);
+    c->scanned = (uint32_t)scanned;
+    if (used == 0)
+        return 0;
+    if (used < 0) {
+        sh->head.method = RH_HTTP_OTHER;
+        rh_httpd_refuse(sh, c, (unsigned)-used, why, false);
+        return len;
+    }
+    c->scanned = 0;
+    return (size_t)used + respond(sh, c, at + used, len - (size_t)used);
+}

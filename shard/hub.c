@@ -1,0 +1,392 @@
+/* shard/hub.c - all threads of a hub: makes them, starts them, ends them; implements ringhub.h.
+ *
+ *   create   self-test of io_uring, listening sockets bound (so a port in use is said at once)
+ *   start    a thread per shard, which makes its own ring; waits until every shard accepts
+ *   stop     DRAIN to all ─► each reports QUIET twice after the last report of unrest ─► STOP ─► join
+ *
+ * The control thread is whoever calls rh_hub_stop: it is a member of the net behind the shards, so
+ * that even the end of a hub goes through the rings. A pipe of a condition variable wakes it.
+ *
+ * Two QUIET reports of every shard, at least a millisecond apart, with none missing in between: in
+ * the first one each has said that it has no connection and no credit out, so after all first ones
+ * nothing can travel any more; the second ones say that nothing that travelled before has come up.
+ */
+#include "core/ringhub.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base.h"
+#include "core/clock.h"
+#include "core/config.h"
+#include "core/err.h"
+#include "core/id.h"
+#include "core/limits.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/rand.h"
+#include "core/thread.h"
+#include "shard/shard.h"
+
+#define NODE_LEN      12
+#define QUIET_REPORTS 2
+#define POLL_MS       5
+
+enum phase { IDLE, RUNNING, STOPPED };
+
+struct hub_thread {
+    struct rh_hub *hub;
+    struct rh_thread thread;
+    struct rh_fault fault;
+    int rc;
+    bool started, ready; /* under the hub's lock */
+    unsigned quiet;      /* control thread's: reports since the drain began */
+};
+
+struct rh_hub {
+    struct rh_config *cfg;
+    struct rh_net *net;
+    struct rh_shard_env env;
+    unsigned shards;
+    char node[NODE_LEN + 1];
+    char address[RH_LISTEN_MAX][RH_ADDR_TEXT];
+    int (*listeners)[RH_LISTEN_MAX]; /* by shard; -1 when the shard has taken it */
+    struct rh_shard *all[RH_SHARDS_MAX];
+    struct hub_thread threads[RH_SHARDS_MAX];
+    bool owns_log;
+
+    pthread_mutex_t stopping; /* one stop at a time */
+    pthread_mutex_t lock;     /* phase, ready, go */
+    pthread_cond_t changed;
+    enum phase phase;
+    bool go; /* all shards are there: begin; or, with phase STOPPED, end */
+};
+
+/* ---- create ---- */
+
+static int copy_address(const struct rh_listen *from, struct rh_addr *to)
+{
+    memset(to, 0, sizeof(*to));
+    memcpy(&to->at, &from->addr, from->addr_len);
+    to->len = from->addr_len;
+    return RH_OK;
+}
+
+/* One socket per shard for each address; the first one finds out whether the port is free. */
+static int bind_all(struct rh_hub *hub, struct rh_fault *fault)
+{
+    for (unsigned i = 0; i < hub->cfg->listen.count; i++) {
+        struct rh_addr addr;
+
+        copy_address(&hub->cfg->listen.at[i], &addr);
+        for (unsigned k = 0; k < hub->shards; k++) {
+            int rc = rh_sock_listen(&addr, k == 0, &hub->listeners[k][i], fault);
+
+            if (rc < 0)
+                return rc;
+        }
+        rh_addr_print(&addr, hub->address[i]);
+    }
+    return RH_OK;
+}
+
+static void wake_member(void *arg, unsigned tid)
+{
+    struct rh_hub *hub = arg;
+
+    if (tid < hub->shards)
+        rh_shard_wake_any(hub->all[tid]);
+    /* the control thread polls while it stops the hub */
+}
+
+static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_fault *fault)
+{
+    uint8_t random[NODE_LEN / 2];
+    int rc = rh_config_copy(cfg, &hub->cfg);
+
+    if (rc < 0)
+        return rh_fault_set(fault, rc, "no memory for the configuration");
+    hub->shards = hub->cfg->shards;
+    rh_rand_bytes(random, sizeof(random));
+    rh_hex(hub->node, random, sizeof(random));
+    rh_rand_bytes(&hub->env.hash_key, sizeof(hub->env.hash_key));
+    hub->listeners = rh_mem_alloc(hub->shards * sizeof(*hub->listeners));
+    if (!hub->listeners)
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
+    memset(hub->listeners, 0xff, hub->shards * sizeof(*hub->listeners)); /* all -1 */
+    rc = rh_net_create(hub->shards + 1, wake_member, hub, &hub->net);
+    if (rc < 0)
+        return rh_fault_set(fault, rc, "no memory for the rings between threads");
+    hub->env.cfg = hub->cfg;
+    hub->env.net = hub->net;
+    hub->env.shards = hub->shards;
+    hub->env.control = hub->shards;
+    hub->env.node = hub->node;
+    hub->env.all = hub->all;
+    return bind_all(hub, fault);
+}
+
+int rh_hub_create(const struct rh_config *cfg, struct rh_hub **ret_hub, struct rh_fault *fault)
+{
+    int rc = rh_config_check(cfg, fault);
+    struct rh_hub *hub;
+
+    if (rc == RH_OK)
+        rc = rh_uring_selftest(fault);
+    if (rc < 0)
+        return rc;
+    hub = rh_mem_zalloc(sizeof(*hub));
+    if (!hub)
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
+    pthread_mutex_init(&hub->stopping, NULL);
+    pthread_mutex_init(&hub->lock, NULL);
+    pthread_cond_init(&hub->changed, NULL);
+    rc = hub_init(hub, cfg, fault);
+    if (rc < 0) {
+        rh_hub_destroy(hub);
+        return rc;
+    }
+    *ret_hub = hub;
+    return RH_OK;
+}
+
+/* ---- threads ---- */
+
+/* Says how our creation went, and waits for the word to begin. True: begin. */
+static bool report_ready(struct hub_thread *t, int rc)
+{
+    struct rh_hub *hub = t->hub;
+    bool begin;
+
+    pthread_mutex_lock(&hub->lock);
+    t->rc = rc;
+    t->ready = true;
+    pthread_cond_broadcast(&hub->changed);
+    while (!hub->go)
+        pthread_cond_wait(&hub->changed, &hub->lock);
+    begin = hub->phase == RUNNING && rc == RH_OK;
+    pthread_mutex_unlock(&hub->lock);
+    return begin;
+}
+
+static void shard_thread(void *arg)
+{
+    struct hub_thread *t = arg;
+    struct rh_hub *hub = t->hub;
+    unsigned tid = (unsigned)t->thread.tid;
+    int rc;
+
+    rh_log_thread_init();
+    rc = rh_shard_create(&hub->env, tid, hub->listeners[tid], &hub->all[tid], &t->fault);
+    if (report_ready(t, rc)) {
+        struct rh_shard *sh = hub->all[tid];
+
+        rh_log(RH_LOG_DEBUG, "shard.started", RH_KU("shard", tid));
+        while (rh_shard_pass(sh))
+            rh_shard_wait(sh);
+        rh_log(RH_LOG_DEBUG, "shard.stopped", RH_KU("shard", tid));
+    }
+    rh_log_thread_fini();
+}
+
+/* Waits until every thread that was started has reported; the worst result is returned. */
+static int wait_ready(struct rh_hub *hub, struct rh_fault *fault)
+{
+    int rc = RH_OK;
+
+    pthread_mutex_lock(&hub->lock);
+    for (unsigned i = 0; i < hub->shards; i++) {
+        struct hub_thread *t = &hub->threads[i];
+
+        while (t->started && !t->ready)
+            pthread_cond_wait(&hub->changed, &hub->lock);
+        if (rc == RH_OK && t->rc < 0) {
+            rc = t->rc;
+            if (fault)
+                *fault = t->fault;
+        }
+    }
+    hub->phase = rc == RH_OK ? RUNNING : STOPPED;
+    hub->go = true;
+    pthread_cond_broadcast(&hub->changed);
+    pthread_mutex_unlock(&hub->lock);
+    return rc;
+}
+
+static void join_all(struct rh_hub *hub)
+{
+    for (unsigned i = 0; i < hub->shards; i++) {
+        if (hub->threads[i].started)
+            rh_thread_join(&hub->threads[i].thread);
+        hub->threads[i].started = false;
+    }
+}
+
+static void start_thread(struct rh_hub *hub, unsigned i)
+{
+    struct hub_thread *t = &hub->threads[i];
+    char name[16];
+
+    snprintf(name, sizeof(name), "rh-shard-%u", i);
+    t->hub = hub;
+    t->rc = rh_thread_start(&t->thread, (int)i, name, shard_thread, t);
+    t->started = t->rc == RH_OK;
+    if (!t->started)
+        rh_fault_set(&t->fault, t->rc, "cannot start a thread");
+}
+
+static void log_started(const struct rh_hub *hub)
+{
+    rh_log(RH_LOG_INFO, "hub.started", RH_KS("version", RH_VERSION), RH_KS("node", hub->node),
+           RH_KU("shards", hub->shards), RH_KS("listen", hub->address[0]));
+    if (hub->cfg->auth_mode == RH_AUTH_NONE && hub->cfg->auth_allow_insecure)
+        rh_log(RH_LOG_WARN, "auth.insecure",
+               RH_KS("hint", "auth.mode is none: everybody who reaches this hub is who they say"));
+}
+
+int rh_hub_start(struct rh_hub *hub, struct rh_fault *fault)
+{
+    const struct rh_config *cfg = hub->cfg;
+    int rc;
+
+    if (hub->phase != IDLE)
+        return rh_fault_set(fault, RH_ESTATE, "this hub was started before");
+    rc = rh_log_start(cfg->log_level, cfg->log_format, cfg->log_file, fault);
+    hub->owns_log = rc == RH_OK;
+    if (rc < 0 && rc != RH_ESTATE) /* another hub of this process has started it: fine */
+        return rc;
+    for (unsigned i = 0; i < hub->shards; i++)
+        start_thread(hub, i);
+    rc = wait_ready(hub, fault);
+    if (rc < 0)
+        join_all(hub);
+    else
+        log_started(hub);
+    return rc;
+}
+
+/* ---- stop ---- */
+
+static void on_control_event(void *arg, const struct rh_event *ev)
+{
+    struct rh_hub *hub = arg;
+
+    if (ev->kind == RH_EV_QUIET)
+        hub->threads[ev->from].quiet++;
+}
+
+static bool all_quiet(const struct rh_hub *hub)
+{
+    for (unsigned i = 0; i < hub->shards; i++)
+        if (hub->threads[i].quiet < QUIET_REPORTS)
+            return false;
+    return true;
+}
+
+static void tell_all(struct rh_hub *hub, enum rh_event_kind kind)
+{
+    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
+
+    for (unsigned i = 0; i < hub->shards; i++) {
+        struct rh_event ev = {.kind = (uint8_t)kind};
+        int rc = rh_mesh_tell(mesh, i, &ev);
+
+        rh_assert(rc == RH_OK); /* two events in a hub's life always fit */
+    }
+    rh_mesh_publish(mesh);
+}
+
+/* Until every shard is quiet, or the time is over. */
+static int drain(struct rh_hub *hub)
+{
+    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
+    uint64_t deadline = rh_clock_mono_ns() + hub->cfg->shutdown_grace_ms * 1000000ull;
+    const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
+
+    tell_all(hub, RH_EV_DRAIN);
+    while (!all_quiet(hub)) {
+        if (rh_clock_mono_ns() > deadline)
+            return RH_ETIMEDOUT;
+        nanosleep(&nap, NULL);
+        rh_mesh_awake(mesh);
+        rh_mesh_pop(mesh, on_control_event, hub);
+        rh_mesh_publish(mesh);
+    }
+    return RH_OK;
+}
+
+static int stop_running(struct rh_hub *hub)
+{
+    int tid = rh_tid_self();
+    int rc;
+
+    rh_log(RH_LOG_INFO, "hub.stopping", RH_KU("grace_ms", hub->cfg->shutdown_grace_ms));
+    rh_tid_set((int)hub->env.control);
+    rc = drain(hub);
+    tell_all(hub, RH_EV_STOP);
+    join_all(hub);
+    rh_tid_set(tid);
+    if (rc < 0)
+        rh_log(RH_LOG_WARN, "hub.cut", RH_KS("why", "connections were left at shutdown.grace"));
+    rh_log(RH_LOG_INFO, "hub.stopped");
+    return rc;
+}
+
+int rh_hub_stop(struct rh_hub *hub)
+{
+    int rc = RH_OK;
+
+    if (rh_tid_self() != RH_TID_NONE)
+        return RH_ETHREAD;
+    pthread_mutex_lock(&hub->stopping);
+    if (hub->phase == RUNNING)
+        rc = stop_running(hub);
+    pthread_mutex_lock(&hub->lock);
+    hub->phase = STOPPED;
+    pthread_mutex_unlock(&hub->lock);
+    pthread_mutex_unlock(&hub->stopping);
+    return rc;
+}
+
+void rh_hub_destroy(struct rh_hub *hub)
+{
+    if (!hub)
+        return;
+    rh_hub_stop(hub);
+    for (unsigned i = 0; i < hub->shards; i++)
+        rh_shard_destroy(hub->all[i]);
+    for (unsigned i = 0; hub->listeners && i < hub->shards; i++)
+        for (unsigned k = 0; k < RH_LISTEN_MAX; k++)
+            if (hub->listeners[i][k] >= 0)
+                rh_sock_close(hub->listeners[i][k]);
+    if (hub->owns_log)
+        rh_log_stop();
+    rh_net_destroy(hub->net);
+    rh_mem_free(hub->listeners);
+    rh_config_destroy(hub->cfg);
+    pthread_mutex_destroy(&hub->stopping);
+    pthread_mutex_destroy(&hub->lock);
+    pthread_cond_destroy(&hub->changed);
+    rh_mem_free(hub);
+}
+
+/* ---- questions ---- */
+
+const char *rh_hub_address(const struct rh_hub *hub, unsigned i)
+{
+    return i < hub->cfg->listen.count ? hub->address[i] : NULL;
+}
+
+unsigned rh_hub_shards(const struct rh_hub *hub)
+{
+    return hub->shards;
+}
+
+int rh_hub_reopen_log(struct rh_hub *hub)
+{
+    (void)hub;
+    return rh_log_reopen();
+}

@@ -1,0 +1,46 @@
+/* shard/shard.h - one thread, one ring, one shard: what hub.c needs of it.
+ *
+ * A shard accepts connections, reads their handshakes, keeps the users whose names fall on it, and
+ * moves their messages. It is driven by rh_shard_pass (one turn of its loop) and rh_shard_wait.
+ *
+ * Threads    create, pass, wait and destroy: the shard's own thread. What ends in _any: anyone.
+ * Errors     create: RH_ENOMEM, RH_EIO, RH_EUNSUPPORTED with a fault.
+ */
+#ifndef RH_SHARD_H
+#define RH_SHARD_H
+
+#include "core/config.h"
+#include "core/hash.h"
+#include "core/mesh.h"
+#include "core/stat.h"
+#include "core/uring.h"
+
+struct rh_shard;
+
+/* What all shards of a hub have in common; lives as long as the hub, not changed after start. */
+struct rh_shard_env {
+    const struct rh_config *cfg;
+    struct rh_net *net;
+    struct rh_hash_key hash_key;
+    unsigned shards;
+    unsigned control;            /* tid of the control thread in the net */
+    const char *node;            /* this process's name */
+    struct rh_shard *const *all; /* by tid; for livez and metrics. Entries set before start */
+};
+
+/* `listeners` (count as in the configuration) become the shard's, and -1 is left in their place. */
+int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_listeners,
+                    struct rh_shard **ret_sh, struct rh_fault *fault);
+void rh_shard_destroy(struct rh_shard *sh); /* accepts NULL; connections that are left are cut */
+
+/* One turn: completions, rings, timers, sends. False: the shard has been told to stop. */
+bool rh_shard_pass(struct rh_shard *sh);
+/* Submits, and sleeps until there is something to do. */
+void rh_shard_wait(struct rh_shard *sh);
+
+void rh_shard_wake_any(struct rh_shard *sh);
+/* When it last began a pass, in ms of the monotonic clock. */
+uint64_t rh_shard_beat_ms_any(const struct rh_shard *sh);
+struct rh_stats *rh_shard_stats_any(struct rh_shard *sh); /* for reading */
+
+#endif

@@ -1,0 +1,335 @@
+/* shard/shard_int.h - the bodies of a shard, a connection and a user; stays inside this folder.
+ *
+ * Everything here belongs to the shard's thread. A connection lives in a slot of a slab; its slot
+ * and generation go into the tag of every operation, and the slot is used again only when no
+ * operation is in flight any more.
+ *
+ * The life of a connection (set_state in conn.c asserts the arrows; state and kind are apart: kind
+ * says what the bytes mean, state how far it is from its end):
+ *
+ *   [HTTP] --upgrade--> [OPEN] --close queued--> [CLOSING] --both closes done--> [LINGER]
+ *     |  \--hand-over--> [GONE]                      |                              |
+ *     |--answer with close---------------------------+---> [LINGER] --EOF, deadline-+-> [DEAD]
+ *     `--error, timeout--> [DEAD] <--error, deadline-'                                   |
+ *                                       nothing in flight any more: [FREE] <-------------'
+ */
+#ifndef RH_SHARD_INT_H
+#define RH_SHARD_INT_H
+
+#include "core/hubtime.h"
+#include "core/id.h"
+#include "core/limits.h"
+#include "core/map.h"
+#include "core/prng.h"
+#include "core/thread.h"
+#include "core/timer.h"
+#include "proto/http1.h"
+#include "proto/query.h"
+#include "proto/upgrade.h"
+#include "proto/ws.h"
+#include "shard/outq.h"
+#include "shard/shard.h"
+
+#define RH_ON_SHARD(sh) rh_assert((int)(sh)->tid == rh_tid_self())
+
+#define RH_ACCEPTS       32         /* single-shot accepts that wait, per listener */
+#define RH_RECV_BUFFERS  2048       /* provided buffers per shard: a stall's worth of arrivals */
+#define RH_HEADROOM      160        /* in front of received bytes: at least RH_WS_TAIL_MAX */
+#define RH_REAP          256        /* completions looked at in one go */
+#define RH_TIMERS_A_PASS 1024       /* timers fired in one pass */
+#define RH_HELD_MAX      (16 << 10) /* received and unread bytes a paused connection may keep */
+#define RH_CLOSE_WAIT_MS 5000       /* for the peer's close frame, or its end of stream */
+#define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
+#define RH_STALL_MS      5000       /* a shard this long without a pass is not alive */
+#define RH_SLAB          256        /* connections in one piece of the slab */
+#define RH_SLABS_MAX     4096
+
+_Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits the headroom");
+
+/* ---- tags: kind(8) | generation(24) | slot(32) ---- */
+
+enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL };
+
+#define RH_GEN_MASK 0xffffffu
+
+/* ---- connections ---- */
+
+enum rh_conn_kind {
+    RH_IS_HTTP, /* heads of requests; also every connection before its upgrade */
+    RH_IS_WS,   /* a user's */
+    RH_IS_ECHO, /* gets back what it sends */
+};
+
+#define RH_CONN_STATES(X)                                                                          \
+    X(FREE, "the slot is unused")                                                                  \
+    X(HTTP, "reads requests")                                                                      \
+    X(OPEN, "reads and sends frames")                                                              \
+    X(CLOSING, "our close is queued or sent; waits for the peer's")                                \
+    X(LINGER, "our side is shut; input is thrown away until the peer's side is, too")              \
+    X(DEAD, "cut; waits for the kernel to let go of everything")                                   \
+    X(GONE, "handed over to another shard; waits likewise")
+
+enum rh_conn_state {
+#define RH_CONN_STATE(name, help) RH_CONN_##name,
+    RH_CONN_STATES(RH_CONN_STATE)
+#undef RH_CONN_STATE
+};
+
+/* Why a connection is not read. */
+enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2 };
+
+/* What few connections have. */
+struct rh_extra {
+    char trace_id[32]; /* of the handshake's traceparent; trace_id[0] == 0: none */
+    uint8_t device_len;
+    char device[RH_NAME_MAX];
+};
+
+struct rh_conn {
+    struct rh_timer timer;   /* one for all: shard/heartbeat.c computes the next date */
+    struct rh_list of_user;  /* struct rh_user.conns */
+    struct rh_list waiting;  /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_user *user;    /* WS, while attached */
+    struct rh_outq *out;     /* NULL: nothing to send */
+    struct rh_conn *dirty;   /* next one to flush; the list ends with RH_DIRTY_END */
+    struct rh_block *rest;   /* received, not consumed: unfinished head or frame, or held back */
+    struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
+    struct rh_extra *extra;  /* or NULL */
+    struct rh_ws ws;
+    uint64_t heard_ms;  /* something arrived */
+    uint64_t since_ms;  /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
+    uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
+    uint64_t acked_ms; /* when they last grew, or the send under way began */
+    uint64_t look_ms;  /* when we last looked */
+    uint32_t fly_pass; /* the pass in which the send under way was submitted */
+    int fd;
+    uint32_t slot;
+    uint32_t gen;
+    union {
+        uint32_t invalid; /* OPEN: messages in a row */
+        uint32_t scanned; /* HTTP: bytes of `rest` in which no head ends */
+    };
+    uint16_t inflight;   /* operations without a last completion */
+    uint16_t close_code; /* ours, or the peer's */
+    uint8_t kind, state;
+    uint8_t paused;         /* RH_PAUSE_ */
+    bool recv_armed : 1;    /* a receive is under way */
+    bool recv_ending : 1;   /* and has been told to end */
+    bool starved : 1;       /* no provided buffer was left */
+    bool is_dirty : 1;
+    bool held : 1;          /* `message` is whole and waits for a credit */
+    bool deaf : 1;          /* no frame is expected any more: what comes is thrown away */
+    bool eof : 1;           /* the peer's end of stream came while we were paused */
+    bool last_answer : 1;   /* HTTP: nothing is read behind the answer */
+    bool buried : 1;        /* on the list of those to free at the end of the pass */
+};
+
+#define RH_DIRTY_END ((struct rh_conn *)-1)
+
+struct rh_user {
+    struct rh_map_node node; /* struct rh_shard.users, by hash of the name */
+    struct rh_list conns;
+    uint32_t conn_count;
+    uint32_t pins; /* somebody walks over conns: not to be freed */
+    uint8_t name_len;
+    char name[];
+};
+
+/* ---- the shard ---- */
+
+/* A listening socket and the accepts that wait on it. */
+struct rh_listener {
+    int fd;
+    uint32_t armed;      /* bit i: accepts[i] is under way */
+    uint32_t backoff_ms; /* after errors such as EMFILE; 0: none */
+    struct rh_timer retry;
+    struct rh_addr addrs[RH_ACCEPTS];
+};
+
+struct rh_shard {
+    /* Fixed before start; then read by any thread. */
+    unsigned tid;
+    const struct rh_shard_env *env;
+    const struct rh_config *cfg;
+
+    /* Ours alone: only code under RH_ON_SHARD(sh) looks inside. */
+    struct rh_uring *uring;
+    struct rh_mesh *mesh;
+    struct rh_wheel wheel;
+    struct rh_hubtime hubtime;
+    struct rh_prng prng;
+    struct rh_idgen ids;
+    struct rh_map users;
+    struct rh_out_stock stock;
+    struct rh_conn *dirty;   /* to flush at the end of the pass */
+    struct rh_list starved;  /* receives to arm when buffers are back */
+    struct rh_list credit[RH_SHARDS_MAX]; /* paused until that shard answers */
+    uint64_t credit_wanted;  /* bit k: credit[k] is not empty */
+
+    struct rh_conn *slabs[RH_SLABS_MAX];
+    uint32_t slab_count;
+    struct rh_list free_conns; /* through `waiting`, like the next one */
+    struct rh_list graveyard;  /* freed at the end of the pass */
+    uint32_t conn_count;       /* slots in use */
+
+    struct rh_listener *listeners;
+    unsigned listener_count;
+
+    uint64_t now_ns, now_ms; /* of this pass, monotonic */
+    uint64_t hub_us;         /* of this pass, hub time */
+    uint64_t adjust_ms;      /* when hub time was last compared with the wall clock */
+    uint64_t seq;            /* the last one given to a direct message */
+    uint64_t wake_due_ms;    /* when the last wait was to end */
+    uint32_t pass;
+    unsigned reaped; /* completions of the last pass */
+    bool draining, stopping;
+    uint64_t quiet_ms;    /* when we last told the control thread that we are */
+    uint64_t drain_ms;
+
+    struct rh_http_head head; /* of the request being looked at */
+    struct iovec iov[RH_URING_IOV];
+    struct rh_cqe cqes[RH_REAP];
+
+    /* Shared: we write, gauges and livez read (relaxed: a late value is fine). */
+    alignas(RH_CACHE_LINE) _Atomic uint64_t beat_ms;
+    struct rh_stats stats;
+};
+
+static inline uint64_t rh_tag(enum rh_op op, const struct rh_conn *c)
+{
+    return (uint64_t)op << 56 | (uint64_t)(c->gen & RH_GEN_MASK) << 32 | c->slot;
+}
+
+static inline uint64_t rh_now_unix_ms(const struct rh_shard *sh)
+{
+    return sh->hub_us / 1000;
+}
+
+/* ---- accept.c ---- */
+
+void rh_accept_start(struct rh_shard *sh);
+void rh_accept_stop(struct rh_shard *sh); /* cancels; sockets close when the last one has ended */
+void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res);
+bool rh_accept_idle(const struct rh_shard *sh); /* nothing under way */
+void rh_accept_timer(struct rh_shard *sh, struct rh_listener *l);
+
+/* ---- conn.c: slots, states, receiving, sending, pausing, ending ---- */
+
+struct rh_conn *rh_conn_create(struct rh_shard *sh, int fd, enum rh_conn_kind kind);
+struct rh_conn *rh_conn_find(struct rh_shard *sh, uint32_t slot, uint32_t gen);
+void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_state state);
+/* The descriptor belongs to another shard now; nothing may be in flight. */
+void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c);
+
+void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c); /* arms the receive that its kind wants */
+void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe *cqe);
+void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res);
+/* Interprets bytes; what is not consumed stays in c->rest. `at` may be written to. */
+void rh_conn_take_bytes(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len);
+/* It is a user's, or an echo, from now on: counted, read as frames, with a heartbeat. */
+void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind);
+void rh_conn_rearm_starved(struct rh_shard *sh);
+
+/* Room for a frame of our own; see rh_outq_own. NULL: no memory, and the connection is being cut. */
+uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len);
+void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used);
+/* Queues one use of a message. RH_EFULL: at its bound (the connection is being closed, as the
+ * policy says); RH_ENOMEM; RH_ECLOSED: it does not take messages any more. */
+int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c);
+void rh_conn_flush_all(struct rh_shard *sh);
+/* Does its queue stand at a bound after a send was tried? */
+bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c);
+
+void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
+void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
+
+/* Leaves its user and sends a close frame with this code; harmless when it is closing already. */
+void rh_conn_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, const char *reason);
+/* The peer's close frame came. */
+void rh_conn_peer_close(struct rh_shard *sh, struct rh_conn *c, unsigned code);
+/* Nothing more to send: shuts our side once the queue is empty, then waits for the peer. */
+void rh_conn_finish(struct rh_shard *sh, struct rh_conn *c);
+/* Ends it now. `code` is what is counted. */
+void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code);
+void rh_conns_each(struct rh_shard *sh, void (*visit)(struct rh_shard *sh, struct rh_conn *c));
+void rh_conns_bury(struct rh_shard *sh);
+void rh_conns_fini(struct rh_shard *sh);
+
+/* ---- client.c: frames of WS and ECHO connections ---- */
+
+size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len);
+void rh_client_retry(struct rh_shard *sh, struct rh_conn *c); /* the held message, again */
+void rh_client_ping(struct rh_shard *sh, struct rh_conn *c);
+
+/* ---- httpd.c: requests before, and instead of, an upgrade ---- */
+
+size_t rh_httpd_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len);
+/* Answers with a JSON error. `keep`: the connection may go on, if the request allows it. */
+void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *why,
+                     bool keep);
+
+/* ---- arrive.c: who is it, and on to its user's shard ---- */
+
+/* All that a connection brings to its user's shard. Moves with the hand-over event. */
+struct rh_arrival {
+    int fd;
+    struct rh_upgrade up;
+    uint64_t hash;
+    uint8_t name_len, device_len;
+    char name[RH_NAME_MAX];
+    char device[RH_NAME_MAX];
+    uint32_t left_len; /* bytes that came behind the handshake */
+    uint8_t left[];
+};
+
+/* A checked upgrade request for /ws; `left` came behind its head, and *ret_taken says how much of it
+ * moved on with the connection (it is 0 before). Returns the status to refuse it with, or 0. */
+unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_head *head,
+                   const struct rh_upgrade *up, const uint8_t *left, size_t left_len,
+                   size_t *ret_taken, const char **ret_why);
+void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up);
+void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev); /* HANDOVER */
+
+/* ---- user.c ---- */
+
+struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const char *name,
+                             size_t len);
+/* Attaches the connection, creating the user if need be. RH_ENOMEM. */
+int rh_user_attach(struct rh_shard *sh, struct rh_conn *c, uint64_t hash, const char *name,
+                   size_t len);
+void rh_user_detach(struct rh_shard *sh, struct rh_conn *c); /* harmless without a user */
+void rh_user_pin(struct rh_user *user);
+void rh_user_unpin(struct rh_shard *sh, struct rh_user *user); /* may free it */
+
+/* ---- requests.c, route.c ---- */
+
+struct rh_envelope;
+/* A client's valid request. RH_EFULL: nothing has been done, it needs a credit of shard *ret_shard
+ * first. */
+int rh_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+               unsigned *ret_shard);
+void rh_respond_error(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                      unsigned err, const char *why);
+void rh_respond_id(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                   struct rh_span id, const char *status);
+void rh_respond_data(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                     struct rh_span data);
+
+/* Could a message of that size be routed there now? */
+bool rh_route_open(const struct rh_shard *sh, unsigned to, size_t bytes);
+/* Routes a direct message (takes it over) and answers the asker, at once or later; the way has to
+ * be open. */
+void rh_route_send(struct rh_shard *sh, struct rh_conn *c, unsigned to, struct rh_msg *take_msg,
+                   struct rh_span request_id, struct rh_span id);
+void rh_route_send_pop(struct rh_shard *sh, const struct rh_event *ev);
+void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev);
+/* Lets those go on who waited for a credit that is there now. */
+void rh_route_resume(struct rh_shard *sh);
+
+/* ---- heartbeat.c: all dates of a connection ---- */
+
+void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c);
+void rh_heartbeat_fire(struct rh_shard *sh, struct rh_conn *c);
+
+#endif

@@ -1,0 +1,87 @@
+/* shard/user.c - the users of this shard and their devices.
+ *
+ * A user exists here while it has a connection. Its name falls on this shard, so this thread alone
+ * decides which devices it has, and in which order messages reach them.
+ */
+#include "shard/shard_int.h"
+
+#include <string.h>
+
+#include "core/mem.h"
+
+struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const char *name, size_t len)
+{
+    struct rh_map_node *node = rh_map_first(&sh->users, hash);
+
+    for (; node; node = rh_map_again(node)) {
+        struct rh_user *user = rh_container_of(node, struct rh_user, node);
+
+        if (user->name_len == len && memcmp(user->name, name, len) == 0)
+            return user;
+    }
+    return NULL;
+}
+
+static struct rh_user *user_create(struct rh_shard *sh, uint64_t hash, const char *name, size_t len)
+{
+    struct rh_user *user = rh_mem_alloc(sizeof(*user) + len);
+
+    if (!user)
+        return NULL;
+    rh_assert(len <= RH_NAME_MAX);
+    rh_list_init(&user->conns);
+    user->conn_count = 0;
+    user->pins = 0;
+    user->name_len = (uint8_t)len;
+    memcpy(user->name, name, len);
+    rh_map_add(&sh->users, &user->node, hash);
+    rh_stat_add(&sh->stats, RH_STAT_users, 1);
+    return user;
+}
+
+static void user_drop_unused(struct rh_shard *sh, struct rh_user *user)
+{
+    if (user->conn_count || user->pins)
+        return;
+    rh_map_del(&sh->users, &user->node);
+    rh_stat_sub(&sh->stats, RH_STAT_users, 1);
+    rh_mem_free(user);
+}
+
+int rh_user_attach(struct rh_shard *sh, struct rh_conn *c, uint64_t hash, const char *name,
+                   size_t len)
+{
+    struct rh_user *user = rh_user_find(sh, hash, name, len);
+
+    if (!user)
+        user = user_create(sh, hash, name, len);
+    if (!user)
+        return RH_ENOMEM;
+    c->user = user;
+    rh_list_add(&user->conns, &c->of_user);
+    user->conn_count++;
+    return RH_OK;
+}
+
+void rh_user_detach(struct rh_shard *sh, struct rh_conn *c)
+{
+    struct rh_user *user = c->user;
+
+    if (!user)
+        return;
+    c->user = NULL;
+    rh_list_del(&c->of_user);
+    user->conn_count--;
+    user_drop_unused(sh, user);
+}
+
+void rh_user_pin(struct rh_user *user)
+{
+    user->pins++;
+}
+
+void rh_user_unpin(struct rh_shard *sh, struct rh_user *user)
+{
+    user->pins--;
+    user_drop_unused(sh, user);
+}

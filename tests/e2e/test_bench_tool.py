@@ -1,0 +1,428 @@
+#!/usr/bin/python3
+"""ringhub-bench against servers of other people, honest and faulty.
+
+Goal    the load tool says "fine" only if every message came back once, in order, unchanged; and
+        each kind of fault is found, named, and gives exit status 1.
+Method  a WebSocket server on the `websockets` library, in this process, that commits one fault on
+        one message, chosen by the path of the URL. For mode `send` it speaks as much of the
+        hub's protocol as that needs.
+
+Run it with the interpreter that has `websockets`; RINGHUB_BENCH names the program to test.
+"""
+import asyncio
+import http
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+import urllib.parse
+
+import websockets
+
+TREE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+BENCH = os.environ.get("RINGHUB_BENCH", os.path.join(TREE, "build", "release", "ringhub-bench"))
+FAULT_AT = 20  # the message on which a fault is committed
+
+
+def flipped(message):
+    """The last byte changed; still a letter, so still valid text."""
+    last = message[-1]
+    if isinstance(message, bytes):
+        return message[:-1] + bytes([last ^ 1])
+    return message[:-1] + ("b" if last != "b" else "c")
+
+
+class Server:
+    """Serves until close(); the first part of the path picks what it does wrong."""
+
+    def __init__(self):
+        self.users = {}
+        self.loop = asyncio.new_event_loop()
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        self.ready.wait(10)
+
+    def _run(self):
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._start())
+        self.ready.set()
+        self.loop.run_forever()
+
+    async def _start(self):
+        self.server = await websockets.serve(
+            self.serve, "127.0.0.1", 0, max_size=None, compression=None,
+            process_request=self.maybe_refuse)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def maybe_refuse(self, path, headers):
+        if path.startswith("/refuse"):
+            return http.HTTPStatus.FORBIDDEN, [], b"no"
+        return None
+
+    def url(self, path):
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    async def serve(self, ws):
+        path = urllib.parse.urlsplit(ws.path)
+        name, _, fault = path.path.strip("/").partition("-")
+        try:
+            if name == "send":
+                await self.send(ws, fault, urllib.parse.parse_qs(path.query)["user_id"][0])
+            else:
+                await self.echo(ws, fault)
+        except websockets.ConnectionClosed:
+            pass
+
+    async def echo(self, ws, fault):
+        count = 0
+        kept = None
+        async for message in ws:
+            count += 1
+            hit = count == FAULT_AT
+            if hit and fault == "drop":
+                continue
+            if hit and fault == "close":
+                await ws.close(1011, "tired")
+                return
+            if hit and fault == "reset":
+                ws.transport.abort()
+                return
+            if hit and fault == "swap":
+                kept = message
+                continue
+            if hit and fault == "fragment":
+                await ws.send([message[:7], message[7:8], message[8:]])
+                continue
+            if hit and fault == "ping":
+                await (await ws.ping(b"are you there?"))
+            if hit and fault == "flip":
+                message = flipped(message)
+            if hit and fault == "short":
+                message = message[:-1]
+            if hit and fault == "text":
+                message = message.decode()
+            if hit and fault == "noise":
+                ws.transport.write(b"\xff\xff\xff\xff")
+            await ws.send(message)
+            if hit and fault == "twice":
+                await ws.send(message)
+            if kept is not None and not hit:
+                await ws.send(kept)
+                kept = None
+
+    async def send(self, ws, fault, user):
+        self.users[user] = ws
+        await ws.send(json.dumps({"type": "notify", "event": "welcome", "data": {"user": user}}))
+        count = 0
+        kept = None
+        async for text in ws:
+            count += 1
+            request = json.loads(text)
+            data = request["data"]
+            hit = count == FAULT_AT
+            status = "stored" if hit and fault == "stored" else "sent"
+            answer = {"type": "response", "request_id": request["request_id"], "code": 200,
+                      "message": "OK", "data": {"id": str(count), "status": status}}
+            notify = {"type": "notify", "event": "message",
+                      "data": {"id": str(count), "from": user, "content": data["content"],
+                               "ack": False, "seq": count}}
+            if hit and fault == "refuse":
+                answer = {"type": "error", "request_id": request["request_id"], "code": 429,
+                          "error": "rate_limited", "message": "slow down"}
+                await ws.send(json.dumps(answer))
+                continue
+            if hit and fault == "from":
+                notify["data"]["from"] = "somebody"
+            if hit and fault == "flip":
+                notify["data"]["content"] = flipped(data["content"])
+            if not (hit and fault == "silent"):
+                await ws.send(json.dumps(answer))
+            if hit and fault == "answers":
+                await ws.send(json.dumps(answer))
+            to = self.users[data["to"]]
+            if hit and fault == "drop":
+                continue
+            if hit and fault == "swap":
+                kept = notify
+                continue
+            await to.send(json.dumps(notify))
+            if hit and fault == "twice":
+                await to.send(json.dumps(notify))
+            if kept is not None:
+                await to.send(json.dumps(kept))
+                kept = None
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+
+
+def bench(*args, timeout=40):
+    return subprocess.run([BENCH, *args], capture_output=True, text=True, timeout=timeout)
+
+
+class WithServer(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.close()
+
+    def run_mode(self, mode, path, *args):
+        return bench(mode, "--url", self.server.url(path), "--duration", "300ms", "--warmup", "0ms",
+                     *args)
+
+    def assert_fine(self, result):
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("nothing lost, reordered, corrupted, refused or broken", result.stdout)
+
+    def assert_fault(self, result, words):
+        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+        self.assertRegex(result.stdout, r"FAULT\s+\d+ " + words)
+
+
+class EchoFaults(WithServer):
+    def echo(self, fault, *args):
+        return self.run_mode("echo", "/echo-" + fault, "--connections", "2", "--depth", "4", *args)
+
+    def test_an_honest_server_is_fine_at_every_size(self):
+        for size in (0, 1, 12, 18, 64, 125, 126, 1000, 65535, 65536, 200000):
+            for text in ([], ["--text"]):
+                with self.subTest(size=size, text=text):
+                    self.assert_fine(self.echo("", "--size", str(size), *text))
+
+    def test_two_threads_and_a_mask_of_zero_change_nothing(self):
+        self.assert_fine(self.echo("", "--threads", "2", "--mask-zero"))
+
+    def test_a_message_in_fragments_is_whole(self):
+        self.assert_fine(self.echo("fragment"))
+
+    def test_a_ping_is_answered(self):
+        self.assert_fine(self.echo("ping"))
+
+    def test_a_dropped_message_is_lost(self):
+        self.assert_fault(self.echo("drop"), "messages lost")
+
+    def test_a_dropped_message_is_lost_whatever_its_size(self):
+        self.assert_fault(self.echo("drop", "--size", "1"), "messages lost")
+
+    def test_a_flipped_byte_is_corruption(self):
+        for size in ("1", "5", "64", "1000", "70000"):
+            with self.subTest(size=size):
+                self.assert_fault(self.echo("flip", "--size", size), "messages corrupted")
+
+    def test_a_missing_byte_is_corruption(self):
+        self.assert_fault(self.echo("short"), "messages corrupted")
+
+    def test_another_opcode_is_corruption(self):
+        self.assert_fault(self.echo("text"), "messages corrupted")
+
+    def test_two_swapped_messages_are_reordered(self):
+        for size in ("1", "64"):
+            with self.subTest(size=size):
+                result = self.echo("swap", "--size", size)
+                self.assert_fault(result, "messages reordered")
+                self.assertNotIn("messages lost", result.stdout)
+
+    def test_a_message_that_comes_twice_is_not_expected(self):
+        self.assert_fault(self.echo("twice"), "messages not expected")
+
+    def test_a_connection_closed_early_is_broken_and_the_code_is_told(self):
+        result = self.echo("close")
+        self.assert_fault(result, "connections broken")
+        self.assertIn("closed it with 1011 (tired)", result.stdout)
+
+    def test_a_reset_connection_is_broken(self):
+        self.assert_fault(self.echo("reset"), "connections broken")
+
+    def test_bytes_that_are_no_frames_break_the_connection(self):
+        self.assert_fault(self.echo("noise"), "connections broken")
+
+    def test_a_refused_handshake_is_counted_with_its_status(self):
+        result = self.run_mode("echo", "/refuse", "--connections", "3")
+        self.assert_fault(result, "connections refused")
+        self.assertIn("3 connections refused", result.stdout)
+        self.assertIn("HTTP status 403", result.stdout)
+
+    def test_nobody_listening_is_refused(self):
+        result = bench("echo", "--url", "ws://127.0.0.1:1/", "--duration", "100ms")
+        self.assert_fault(result, "connections refused")
+
+
+class SendFaults(WithServer):
+    def send(self, fault, *args):
+        return self.run_mode("send", "/send-" + fault, "--connections", "4", *args)
+
+    def test_an_honest_server_is_fine(self):
+        for args in ([], ["--depth", "8"], ["--size", "0"], ["--size", "5000", "--depth", "3"],
+                     ["--rate", "500"], ["--threads", "2"]):
+            with self.subTest(args=args):
+                result = self.send("", *args)
+                self.assert_fine(result)
+                self.assertRegex(result.stdout, r"answers\s+p50")
+
+    def test_each_fault_is_named(self):
+        for fault, words in (("drop", "messages lost"), ("flip", "messages corrupted"),
+                             ("from", "messages corrupted"), ("swap", "messages reordered"),
+                             ("twice", "messages not expected"),
+                             ("answers", "messages not expected"),
+                             ("silent", "requests without an answer"),
+                             ("stored", "messages refused by the server"),
+                             ("refuse", "messages refused by the server")):
+            with self.subTest(fault=fault):
+                self.assert_fault(self.send(fault, "--depth", "4"), words)
+
+    def test_a_server_without_a_welcome_is_refused(self):
+        result = bench("send", "--url", self.server.url("/echo?x=1"), "--duration", "100ms",
+                       timeout=30)
+        self.assert_fault(result, "connections refused")
+
+
+class Figures(WithServer):
+    def test_json_holds_the_figures_and_its_buckets_add_up(self):
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "out.json")
+            result = self.run_mode("echo", "/echo", "--connections", "3", "--json", name,
+                                   "--pid", str(os.getpid()))
+            self.assert_fine(result)
+            with open(name, encoding="utf-8") as f:
+                figures = json.load(f)
+        self.assertTrue(figures["ok"])
+        latency = figures["latency"]
+        self.assertEqual(sum(b[2] for b in latency["buckets"]), latency["count"])
+        self.assertLessEqual(latency["p50"], latency["p99"])
+        self.assertLessEqual(latency["p99.99"], latency["max"])
+        self.assertGreater(latency["count"], 0)
+        self.assertGreater(figures["server"]["cpu_ns_per_message"], 0)
+        self.assertEqual(figures["counts"]["sent"], figures["counts"]["completed"])
+
+    def test_json_on_standard_output_stands_alone(self):
+        result = self.run_mode("echo", "/echo", "--json", "-")
+        self.assertEqual(result.returncode, 0)
+        self.assertEqual(json.loads(result.stdout)["mode"], "echo")
+
+    def test_an_open_loop_keeps_its_rate(self):
+        result = self.run_mode("echo", "/echo", "--connections", "7", "--rate", "1000",
+                               "--json", "-")
+        figures = json.loads(result.stdout)
+        self.assertEqual(figures["counts"]["due"], 300)
+        self.assertEqual(figures["counts"]["completed"], 300)
+
+    def test_an_open_loop_counts_from_the_intended_time(self):
+        """A stall of 300 ms in the server shows in all messages that were due in it."""
+        async def stall():
+            time.sleep(0.3)
+
+        timer = threading.Timer(0.4, lambda: asyncio.run_coroutine_threadsafe(
+            stall(), self.server.loop))
+        timer.start()
+        result = bench("echo", "--url", self.server.url("/echo"), "--connections", "4", "--rate",
+                       "200", "--duration", "1s", "--warmup", "0ms", "--json", "-")
+        timer.join()
+        figures = json.loads(result.stdout)
+        slow = sum(b[2] for b in figures["latency"]["buckets"] if b[0] > 100_000_000)
+        self.assertGreaterEqual(slow, 30)  # 200/s for the 200 ms in which more than 100 are left
+        self.assertGreater(figures["latency"]["max"], 250_000_000)
+
+    def test_connect_holds_and_tells_of_memory(self):
+        result = bench("connect", "--url", self.server.url("/echo"), "--connections", "50",
+                       "--duration", "200ms", "--pid", str(os.getpid()))
+        self.assert_fine(result)
+        self.assertIn("50 opened", result.stdout)
+        self.assertIn("bytes resident per connection", result.stdout)
+
+    def test_connections_come_from_the_source_addresses_in_turn(self):
+        seen = set()
+        original = self.server.echo
+
+        async def note(ws, fault):
+            seen.add(ws.remote_address[0])
+            await original(ws, fault)
+
+        self.server.echo = note
+        try:
+            self.assert_fine(self.run_mode("echo", "/echo", "--connections", "6",
+                                           "--source-addresses", "127.0.0.7-127.0.0.9"))
+        finally:
+            self.server.echo = original
+        self.assertEqual(seen, {"127.0.0.7", "127.0.0.8", "127.0.0.9"})
+
+    def test_an_interrupt_ends_early_and_reports(self):
+        process = subprocess.Popen([BENCH, "echo", "--url", self.server.url("/echo"), "--duration",
+                                    "60s", "--warmup", "0ms"], stdout=subprocess.PIPE, text=True)
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=15)
+        self.assertEqual(process.returncode, 0, out)
+        self.assertIn("ended early by a signal", out)
+        self.assertIn("p99.99", out)
+
+
+class Usage(unittest.TestCase):
+    URL = ("--url", "ws://127.0.0.1:9/")
+
+    def assert_usage(self, words, *args):
+        result = bench(*args)
+        self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
+        self.assertIn(words, result.stderr)
+        self.assertEqual(result.stdout, "")
+
+    def test_wrong_usage_is_told_in_a_sentence(self):
+        u = self.URL
+        for words, args in (
+                ("a mode is missing", u), ("--url is missing", ("echo",)),
+                ("unknown mode walk", ("walk", *u)), ("one mode only", ("echo", "send", *u)),
+                ("fanout is not supported yet", ("fanout", *u)),
+                ("ack is not supported yet", ("ack", *u)),
+                ("mixed is not supported yet", ("mixed", *u)),
+                ("unknown option --speed", ("echo", *u, "--speed", "3")),
+                ("--size needs", ("echo", *u, "--size")),
+                ("--size is given twice", ("echo", *u, "--size", "1", "--size", "2")),
+                ("--text takes no value", ("echo", *u, "--text=1")),
+                ("exclude each other", ("echo", *u, "--rate", "5", "--depth", "2")),
+                ("must be even", ("send", *u, "--connections", "3")),
+                ("no user_id", ("send", "--url", "ws://127.0.0.1:9/ws?user_id=x")),
+                ("sends none", ("connect", *u, "--depth", "2")),
+                ("sends none", ("connect", *u, "--warmup", "2s")),
+                ("--text is for mode echo", ("send", *u, "--text")),
+                ("need 3 source addresses", ("echo", *u, "--connections", "20001",
+                                             "--source-addresses", "127.0.0.2-127.0.0.3")),
+                ("IPv4", ("echo", "--url", "ws://[::1]:9/", "--source-addresses", "127.0.0.2")),
+                ("more than there are connections", ("echo", *u, "--threads", "2")),
+                ("open files", ("echo", *u, "--connections", "9999999")),
+                ("running server", ("echo", *u, "--pid", "2147483646")),
+                ("--json /no/such", ("echo", *u, "--json", "/no/such/dir/x"))):
+            with self.subTest(args=args):
+                self.assert_usage(words, *args)
+
+    def test_bad_values_are_refused(self):
+        for option, values in (
+                ("--url", ("http://127.0.0.1/", "ws://", "ws://example.org:80/", "ws://1.2.3.4:x/",
+                           "ws://127.0.0.1:99999/")),
+                ("--connections", ("0", "-1", "1e3", "")),
+                ("--rate", ("0", "-5", "x", "nan")),
+                ("--depth", ("0", "5000")),
+                ("--size", ("-1", "1.5", "1KB", "1TiB")),
+                ("--duration", ("0s", "5", "s", "5 s", "-5s", "1000h")),
+                ("--threads", ("0", "65")),
+                ("--source-addresses", ("127.0.0.9-127.0.0.2", "localhost", "127.0.0.1-"))):
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    base = () if option == "--url" else self.URL
+                    self.assert_usage(option, "echo", *base, option, value)
+
+    def test_help_and_version(self):
+        self.assertIn("--source-addresses", bench("--help").stdout)
+        self.assertEqual(bench("--help").returncode, 0)
+        self.assertRegex(bench("--version").stdout, r"^ringhub-bench \d")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,276 @@
+/* tools/load/load.h - what the parts of ringhub-bench share: the run, its workers, connections.
+ *
+ *     main -> opts    the command line
+ *          -> run     the conductor: starts workers, sets the times, samples the server, prints
+ *               -> worker     a thread: its uring, its share of the connections, one pass
+ *                    -> pace  when messages are due
+ *                    -> open  sockets and handshakes, a bounded number at a time; the goodbye
+ *                    -> conn  one connection: bytes in, frames out
+ *                         -> mode_*   what messages mean: echo, send
+ *                              -> flow, payload   order and content, checked
+ *          -> report  text and JSON
+ *
+ * Threads    the conductor (main) and the workers. A worker alone touches its connections; what
+ *            both look at is atomic and says who writes it. Merging comes after joining.
+ */
+#ifndef LOAD_LOAD_H
+#define LOAD_LOAD_H
+
+#include <pthread.h>
+
+#include "core/base.h"
+#include "core/hist.h"
+#include "core/prng.h"
+#include "core/uring.h"
+#include "proto/ws.h"
+#include "tools/load/flow.h"
+#include "tools/load/opts.h"
+
+#define LOAD_HANDSHAKES   256                   /* in progress at a time, each worker */
+#define LOAD_STALL_NS     UINT64_C(10000000000) /* without one being finished: the server hangs */
+#define LOAD_DRAIN_NS     UINT64_C(5000000000)  /* how long to wait for what is outstanding */
+#define LOAD_GOODBYE_NS   UINT64_C(2000000000)  /* how long to wait for closing handshakes */
+#define LOAD_OUT_BYTES    (1u << 20)            /* unsent bytes of a connection: then it holds */
+#define LOAD_LATE_NS      UINT64_C(1000000)     /* the tool itself is late from here on */
+#define LOAD_BUSY_PERCENT 90                    /* of a CPU: the tool is the bottleneck above */
+
+/* ---- what is counted ---- */
+
+/* name, is it a fault, and the words for it. Each worker counts for itself; the conductor adds. */
+#define LOAD_COUNTS(X)                                                                             \
+    X(opened, false, "connections opened")                                                         \
+    X(refused, true, "connections refused")                                                        \
+    X(broken, true, "connections broken")                                                          \
+    X(due, false, "messages due by the schedule")                                                  \
+    X(sent, false, "messages sent")                                                                \
+    X(completed, false, "messages arrived")                                                        \
+    X(answered, false, "requests answered")                                                        \
+    X(lost, true, "messages lost")                                                                 \
+    X(unanswered, true, "requests without an answer")                                              \
+    X(reordered, true, "messages reordered")                                                       \
+    X(corrupted, true, "messages corrupted")                                                       \
+    X(unexpected, true, "messages not expected (sent twice, or never asked for)")                  \
+    X(rejected, true, "messages refused by the server")                                            \
+    X(unsent, true, "messages not sent, as their connection was broken")                           \
+    X(held, false, "messages held back, as their connection still had others to send")
+
+struct load_counts {
+#define LOAD_COUNT_FIELD(name, fault, words)                                                       \
+    _Atomic uint64_t name; /* the worker adds, main loads */
+    LOAD_COUNTS(LOAD_COUNT_FIELD)
+#undef LOAD_COUNT_FIELD
+};
+
+static inline void load_count(_Atomic uint64_t *count) /* by its only writer */
+{
+    uint64_t now = atomic_load_explicit(count, memory_order_relaxed);
+
+    atomic_store_explicit(count, now + 1, memory_order_relaxed);
+}
+
+/* ---- one connection ---- */
+
+/* State, the states that may follow it. Arrows: open.c makes those up to OPEN and to GOODBYE,
+ * load_conn_fail and load_conn_ended the rest. */
+#define LOAD_STATES(X)                                                                             \
+    X(IDLE, 1u << LOAD_CONNECTING | 1u << LOAD_DEAD)                                               \
+    X(CONNECTING, 1u << LOAD_UPGRADING | 1u << LOAD_DEAD)                                          \
+    X(UPGRADING, 1u << LOAD_GREETING | 1u << LOAD_OPEN | 1u << LOAD_DEAD)                          \
+    X(GREETING, 1u << LOAD_OPEN | 1u << LOAD_DEAD) /* waits for ringhub's welcome */               \
+    X(OPEN, 1u << LOAD_GOODBYE | 1u << LOAD_DEAD)                                                  \
+    X(GOODBYE, 1u << LOAD_DEAD)                                                                    \
+    X(DEAD, 0)
+
+enum load_state {
+#define LOAD_STATE_NAME(name, next) LOAD_##name,
+    LOAD_STATES(LOAD_STATE_NAME)
+#undef LOAD_STATE_NAME
+};
+
+struct load_bytes {
+    uint8_t *at;
+    uint32_t len, room;
+};
+
+struct load_conn {
+    uint32_t index;  /* in its worker */
+    uint32_t number; /* in the whole run */
+    uint8_t state;
+    bool receiving; /* the kernel has a receive of ours */
+    bool sending;   /* the kernel has `flight` */
+    bool dirty;     /* stands in the worker's list: `out` has bytes */
+    int fd;
+    uint8_t key[4];
+    uint64_t started_ns;          /* when it began to connect */
+    struct load_handshake *shake; /* until it is upgraded */
+
+    struct rh_ws ws;
+    uint32_t tail_len;
+    uint8_t tail[RH_WS_TAIL_MAX]; /* what the parser wants to see again */
+    struct load_bytes whole;      /* send: a message that came in pieces */
+
+    struct load_bytes out;    /* being filled */
+    struct load_bytes flight; /* with the kernel */
+
+    struct load_flow flow; /* what this connection sends */
+    struct load_seen seen; /* echo: the message that is coming in */
+    uint64_t due;          /* open loop: messages whose time has come, sent or not */
+};
+
+/* ---- one thread ---- */
+
+enum load_phase {
+    LOAD_OPENING,  /* handshakes */
+    LOAD_READY,    /* all are open or refused; waits for the start */
+    LOAD_RUNNING,  /* sends */
+    LOAD_DRAINING, /* waits for what is outstanding */
+    LOAD_DRAINED,  /* nothing is outstanding any more, or was waited for in vain */
+    LOAD_CLOSING,  /* says goodbye */
+    LOAD_ENDED     /* connections are closed */
+};
+
+struct load_worker {
+    /* Fixed before start. */
+    struct load_run *run;
+    unsigned number;
+    pthread_t thread;
+
+    /* The worker's own; after joining, the conductor's. */
+    struct rh_uring *uring;
+    struct rh_prng prng;
+    struct load_conn *conns;
+    uint32_t conns_count;
+    uint32_t open_next;       /* the first that has not begun to connect */
+    uint32_t opening;         /* handshakes in progress */
+    uint64_t open_began_ns;  /* when it began with the first */
+    uint64_t open_moved_ns;   /* when one of them ended last */
+    struct load_conn **dirty; /* those with something to flush */
+    uint32_t dirty_count;
+    uint32_t pace_at;    /* open loop: whose turn it is */
+    uint64_t pace_round; /* and the how manieth */
+    uint8_t *scratch;    /* a message before it is masked */
+    size_t scratch_room;
+    bool greets;         /* the path is ringhub's: connections begin with a welcome */
+    uint64_t until_ns;   /* of draining or saying goodbye */
+    uint64_t checked_ns; /* when all connections were looked at last, to see whether it is over */
+    int rc;              /* why it gave up, RH_OK otherwise */
+    struct rh_fault fault;
+    struct rh_fault first; /* the first thing that went wrong with a connection or message */
+
+    /* The worker writes, the conductor reads. */
+    struct load_counts counts;
+    _Atomic uint32_t open_now;
+    _Atomic int phase;      /* enum load_phase; release, pairs with run.c's acquire */
+    struct rh_hist latency; /* from the intended time to the arrival */
+    struct rh_hist answer;  /* and to the server's answer */
+    struct rh_hist upgrade; /* from connecting to the 101 */
+    struct rh_hist welcome; /* and to the welcome */
+    struct rh_hist late;    /* the tool itself, behind its schedule */
+};
+
+/* ---- the run ---- */
+
+struct load_run {
+    const struct load_opts *opts;
+    char id[9]; /* random letters: names of users differ from run to run */
+
+    /* The conductor writes, workers read. start_ns is 0 until there is a start; the others stand
+     * before it (release and acquire on start_ns). end_ns may be brought forward later. */
+    _Atomic uint64_t start_ns;
+    _Atomic uint64_t measure_ns;
+    _Atomic uint64_t end_ns;
+    _Atomic bool stop;    /* begin nothing new, the run ends early */
+    _Atomic bool goodbye; /* close the connections and end */
+};
+
+/* Reads one of its times. */
+static inline uint64_t load_time(const _Atomic uint64_t *at)
+{
+    return atomic_load_explicit(at, memory_order_relaxed);
+}
+
+/* ---- modes ---- */
+
+struct load_mode {
+    const char *name;
+    bool sends; /* messages, that is */
+    bool pairs; /* connection i sends to i ^ 1 */
+    bool users; /* names its users: needs ringhub's /ws */
+
+    /* Writes one message into w->scratch (which has load_mode_room bytes) and returns its length. */
+    size_t (*build)(struct load_worker *w, struct load_conn *c, uint64_t seq);
+    /* A piece of a message came in on an open connection. */
+    void (*on_data)(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev);
+    uint8_t opcode; /* of what it sends, unless --text says otherwise */
+};
+
+extern const struct load_mode load_mode_connect;
+extern const struct load_mode load_mode_echo;
+extern const struct load_mode load_mode_send;
+
+const struct load_mode *load_mode_find(const char *name); /* NULL: not built */
+bool load_mode_is_planned(const char *name);
+size_t load_mode_room(const struct load_opts *opts);
+
+/* A text message of ringhub's came in whole: true if it is the welcome. */
+bool load_send_is_welcome(const char *text, size_t len);
+
+/* ---- worker.c, pace.c ---- */
+
+/* Allocates what the thread will need; the thread itself is load_worker_main. */
+int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number);
+void load_worker_fini(struct load_worker *w); /* after joining; accepts zeroed memory */
+void *load_worker_main(void *worker);
+
+/* Remembers the first fault of this worker, for a person. */
+void load_worker_note(struct load_worker *w, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Makes messages due by the schedule; returns ns until the next one, UINT64_MAX without. */
+uint64_t load_pace_run(struct load_worker *w, uint64_t now);
+/* The start: a closed loop's first messages. */
+void load_pace_start(struct load_worker *w, uint64_t now);
+/* Sends what this connection may send now, if any. */
+void load_pace_pump(struct load_worker *w, struct load_conn *c, uint64_t now);
+/* Nothing more to send, nothing outstanding. A connection that is no more has none of both. */
+bool load_pace_done(const struct load_worker *w, const struct load_conn *c);
+/* Bookkeeping of an arrival or an answer; `intended` is its message's. */
+void load_pace_latency(struct load_worker *w, struct rh_hist *h, uint64_t intended, uint64_t now);
+
+/* ---- open.c ---- */
+
+void load_open_some(struct load_worker *w, uint64_t now); /* as many as may be in progress */
+void load_open_connected(struct load_worker *w, struct load_conn *c, int res);
+/* Takes the server's answer from the front of the bytes; returns how many belong to it. */
+size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len);
+void load_open_welcome(struct load_worker *w, struct load_conn *c);
+void load_open_ended(struct load_worker *w, struct load_conn *c); /* refused: fewer in progress */
+void load_open_goodbye(struct load_worker *w, struct load_conn *c);
+
+/* ---- conn.c ---- */
+
+enum { LOAD_OP_CONNECT, LOAD_OP_RECV, LOAD_OP_SEND }; /* in a tag, under the index */
+
+static inline struct load_conn *load_conn_partner(struct load_worker *w, const struct load_conn *c)
+{
+    return &w->conns[c->index ^ 1]; /* modes with pairs only */
+}
+
+uint64_t load_conn_tag(const struct load_conn *c, unsigned op);
+void load_conn_set_state(struct load_worker *w, struct load_conn *c, enum load_state state);
+void load_conn_on_cqe(struct load_worker *w, const struct rh_cqe *cqe);
+/* Appends bytes that are a frame already, or one frame around `payload` (masked). False: no memory,
+ * the connection was given up. */
+bool load_conn_put(struct load_worker *w, struct load_conn *c, const void *bytes, size_t len);
+bool load_conn_put_frame(struct load_worker *w, struct load_conn *c, uint8_t opcode,
+                         const void *payload, size_t len);
+void load_conn_receive(struct load_worker *w, struct load_conn *c, bool waits);
+void load_conn_flush(struct load_worker *w, struct load_conn *c);
+/* It is of no use any more; the words go to the report. */
+void load_conn_fail(struct load_worker *w, struct load_conn *c, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Appends to a growing run of bytes; false: no memory. */
+bool load_bytes_add(struct load_bytes *b, const void *at, size_t len);
+void load_conn_fini(struct load_conn *c);
+
+#endif

@@ -1,0 +1,100 @@
+/* tools/load/mode_echo.c - every message comes back as it was, in order; and the mode that sends
+ * nothing at all. */
+#include <string.h>
+
+#include "core/clock.h"
+#include "tools/load/load.h"
+
+static size_t build(struct load_worker *w, struct load_conn *c, uint64_t seq)
+{
+    load_payload_fill(w->scratch, w->run->opts->size, c->number, seq);
+    return w->run->opts->size;
+}
+
+static void arrived(struct load_worker *w, struct load_conn *c, uint64_t seq)
+{
+    uint64_t now = rh_clock_mono_ns(), intended;
+
+    switch (load_flow_arrive(&c->flow, seq, &intended)) {
+    case LOAD_UNKNOWN:
+        load_count(&w->counts.unexpected);
+        load_worker_note(w, "connection %u: message %llu came, but is not outstanding", c->number,
+                         (unsigned long long)seq);
+        return;
+    case LOAD_REORDERED:
+        load_count(&w->counts.reordered);
+        load_worker_note(w, "connection %u: message %llu came after a later one", c->number,
+                         (unsigned long long)seq);
+        break;
+    default:
+        break;
+    }
+    load_count(&w->counts.completed);
+    load_pace_latency(w, &w->latency, intended, now);
+    load_pace_pump(w, c, now);
+}
+
+static void on_data(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
+{
+    const struct load_opts *o = w->run->opts;
+
+    if (ev->first)
+        load_seen_begin(&c->seen);
+    if (ev->opcode != (o->text ? RH_WS_TEXT : RH_WS_BINARY))
+        c->seen.bad = true;
+    load_seen_feed(&c->seen, &c->flow, o->size, ev->data, ev->len);
+    if (!ev->last)
+        return;
+    if (!load_seen_end(&c->seen, &c->flow, o->size)) {
+        c->seen.seq = c->flow.expected;
+        load_count(&w->counts.corrupted);
+        load_worker_note(w, "connection %u: message %llu came back changed", c->number,
+                         (unsigned long long)c->seen.seq);
+    }
+    arrived(w, c, c->seen.seq);
+}
+
+const struct load_mode load_mode_echo = {
+    .name = "echo",
+    .sends = true,
+    .opcode = RH_WS_BINARY,
+    .build = build,
+    .on_data = on_data,
+};
+
+/* ---- connect ---- */
+
+static void ignore(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
+{
+    (void)w;
+    (void)c;
+    (void)ev; /* an idle connection may be told things; that is no fault */
+}
+
+const struct load_mode load_mode_connect = {
+    .name = "connect",
+    .on_data = ignore,
+};
+
+/* ---- all modes ---- */
+
+const struct load_mode *load_mode_find(const char *name)
+{
+    static const struct load_mode *const modes[] = {&load_mode_connect, &load_mode_echo,
+                                                    &load_mode_send};
+
+    for (size_t i = 0; i < RH_COUNT(modes); i++)
+        if (strcmp(modes[i]->name, name) == 0)
+            return modes[i];
+    return NULL;
+}
+
+bool load_mode_is_planned(const char *name)
+{
+    return strcmp(name, "fanout") == 0 || strcmp(name, "ack") == 0 || strcmp(name, "mixed") == 0;
+}
+
+size_t load_mode_room(const struct load_opts *opts)
+{
+    return opts->size + 512; /* send: the envelope around it, see mode_send.c */
+}

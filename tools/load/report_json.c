@@ -1,0 +1,129 @@
+/* tools/load/report_json.c - all figures as one JSON object, times in nanoseconds. */
+#include <string.h>
+
+#include "proto/json.h"
+#include "tools/load/report_int.h"
+
+static void put_text(FILE *to, const char *name, const char *text)
+{
+    char quoted[RH_JSON_ESCAPED_MAX(2048)];
+    int len = rh_json_escape(quoted, sizeof(quoted),
+                             (struct rh_span){text, (uint32_t)RH_MIN(strlen(text), 2048u)});
+
+    fprintf(to, "\"%s\":%.*s", name, len, quoted);
+}
+
+static void put_hist(FILE *to, const char *name, const struct rh_hist *h)
+{
+    struct rh_hist_cell cell;
+    uint32_t cursor = 0;
+    const char *comma = "";
+
+    fprintf(to, ",\n \"%s\":{\"count\":%llu,\"mean\":%.1f,\"max\":%llu", name,
+            (unsigned long long)rh_hist_count(h), rh_hist_mean(h),
+            (unsigned long long)rh_hist_max(h));
+    for (int i = 0; i < LOAD_PERCENTILES; i++)
+        fprintf(to, ",\"%s\":%llu", load_percentiles[i].name,
+                (unsigned long long)rh_hist_at(h, load_percentiles[i].share));
+    fprintf(to, ",\n  \"buckets\":[");
+    while (rh_hist_next(h, &cursor, &cell)) {
+        fprintf(to, "%s[%llu,%llu,%llu]", comma, (unsigned long long)cell.low,
+                (unsigned long long)cell.high, (unsigned long long)cell.count);
+        comma = ",";
+    }
+    fprintf(to, "]}");
+}
+
+static void put_server(const struct load_result *r, const struct load_figures *f, FILE *to)
+{
+    const struct load_proc *a = &r->begin.server, *b = &r->end.server;
+
+    fprintf(to,
+            ",\n \"server\":{\"pid\":%d,\"alive\":%s,\"cpu_ns\":%lld,\"user_ns\":%lld,"
+            "\"system_ns\":%lld,\n  \"cpu_percent\":%.2f,\"cpu_ns_per_%s\":%.1f,"
+            "\"user_ns_per_%s\":%.1f,\"system_ns_per_%s\":%.1f",
+            (int)r->opts->pid, b->there ? "true" : "false", (long long)(b->cpu_ns - a->cpu_ns),
+            (long long)(b->user_ns - a->user_ns), (long long)(b->system_ns - a->system_ns),
+            f->server_percent, r->opts->mode->sends ? "message" : "connection", f->server_ns,
+            r->opts->mode->sends ? "message" : "connection", f->server_user_ns,
+            r->opts->mode->sends ? "message" : "connection", f->server_system_ns);
+    if (!r->opts->mode->sends)
+        fprintf(to,
+                ",\n  \"rss_before\":%llu,\"rss_after\":%llu,\"slab_before\":%llu,"
+                "\"slab_after\":%llu,\"rss_per_connection\":%.1f,\"anon_per_connection\":%.1f,"
+                "\"slab_per_connection_both_ends\":%.1f",
+                (unsigned long long)r->before.rss, (unsigned long long)b->rss,
+                (unsigned long long)r->before.slab, (unsigned long long)b->slab, f->rss, f->anon,
+                f->slab);
+    fprintf(to, "}");
+}
+
+static void put_opts(const struct load_opts *o, FILE *to)
+{
+    put_text(to, "mode", o->mode->name);
+    fprintf(to, ",");
+    put_text(to, "url", o->url);
+    fprintf(to, ",\"connections\":%u,\"threads\":%u,\"source_addresses\":%u,\"duration_ns\":%llu",
+            o->connections, o->threads, o->sources, (unsigned long long)o->duration_ns);
+    if (!o->mode->sends)
+        return;
+    fprintf(to, ",\"size\":%u,\"warmup_ns\":%llu", o->size, (unsigned long long)o->warmup_ns);
+    if (o->rate > 0)
+        fprintf(to, ",\"rate\":%.3f", o->rate);
+    else
+        fprintf(to, ",\"depth\":%u", o->depth);
+}
+
+static void put_tool(const struct load_result *r, const struct load_figures *f, FILE *to)
+{
+    char why[128] = "";
+    bool slow = load_report_bottleneck(r, why, sizeof(why));
+
+    fprintf(to, ",\n \"tool\":{\"cpu_percent\":[");
+    for (uint32_t i = 0; i < r->opts->threads; i++)
+        fprintf(to, "%s%.2f", i ? "," : "", f->tool_percent[i]);
+    fprintf(to, "],\"late_p99_ns\":%llu,\"late_max_ns\":%llu,\"bottleneck\":%s,",
+            (unsigned long long)rh_hist_at(&r->late, 0.99),
+            (unsigned long long)rh_hist_max(&r->late), slow ? "true" : "false");
+    put_text(to, "why", why);
+    fprintf(to, "}");
+}
+
+void load_report_json(const struct load_result *r, FILE *to)
+{
+    struct load_figures f;
+    const char *comma = "";
+
+    load_figures_make(r, &f);
+    fprintf(to, "{\"tool_version\":\"%s\",\n ", rh_version());
+    put_opts(r->opts, to);
+    fprintf(to, ",\n \"ok\":%s,\"interrupted\":%s,\"open_seconds\":%.6f,\"window_seconds\":%.6f",
+            load_report_faults(r) ? "false" : "true", r->interrupted ? "true" : "false",
+            (double)r->open_ns / 1e9, f.seconds);
+    fprintf(to, ",\"messages\":%llu,\"rate_per_second\":%.1f", (unsigned long long)f.completed,
+            f.rate);
+    fprintf(to, ",\n \"counts\":{");
+#define ROW(name, fault, words)                                                                    \
+    fprintf(to, "%s\"" #name "\":%llu", comma, (unsigned long long)r->totals.name);                \
+    comma = ",";
+    LOAD_COUNTS(ROW)
+#undef ROW
+    fprintf(to, "},\n \"first_faults\":[");
+    comma = "";
+    for (uint32_t i = 0; i < r->opts->threads; i++)
+        if (r->first[i].text[0]) {
+            fprintf(to, "%s{", comma);
+            put_text(to, "text", r->first[i].text);
+            fprintf(to, "}");
+            comma = ",";
+        }
+    fprintf(to, "]");
+    if (r->opts->pid)
+        put_server(r, &f, to);
+    put_tool(r, &f, to);
+    put_hist(to, "until_101", &r->upgrade);
+    put_hist(to, "until_welcome", &r->welcome);
+    put_hist(to, "latency", &r->latency);
+    put_hist(to, "answer", &r->answer);
+    fprintf(to, "}\n");
+}

@@ -1,0 +1,278 @@
+/* tools/load/worker.c - a thread of the load tool: its phases, and one pass.
+ *
+ *     OPENING -- all handshakes ended --> READY -- the start is set and here --> RUNNING
+ *     RUNNING -- the end is here --> DRAINING -- nothing outstanding, or 5 s --> DRAINED
+ *     READY or DRAINED -- goodbye --> CLOSING -- all closed, or 2 s --> ENDED
+ *
+ * A pass: see whether a phase is over, make due what is due, send each connection's frames in one
+ * piece, submit and collect. While completions come it asks without sleeping, which takes all that
+ * are there; when none came it sleeps until the next message is due, NAP_NS at most, since the
+ * conductor's wishes (start, end, goodbye) are seen between two passes only.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "core/clock.h"
+#include "core/err.h"
+#include "core/mem.h"
+#include "tools/load/load.h"
+
+#define NAP_NS   UINT64_C(20000000)
+#define CHECK_NS UINT64_C(2000000) /* between two looks at all connections */
+#define CQES     256
+#define SLACK_NS 1 /* of the thread's timers: the usual 50 us would be the tool's own latency */
+
+static const struct rh_uring_opts uring_opts = {
+    .sq_entries = 1024,
+    .cq_entries = 16384,
+    .buffers = 4096,
+    .headroom = (RH_WS_TAIL_MAX + 7) & ~7,
+};
+
+/* ---- life ---- */
+
+/* Pair p (connections 2p and 2p + 1) belongs to worker p % threads. */
+static void deal_connections(struct load_worker *w)
+{
+    const struct load_opts *o = w->run->opts;
+    uint32_t at = 0;
+
+    for (uint64_t number = 2 * w->number; number < o->connections; number += 2 * o->threads)
+        for (uint64_t n = number; n < number + 2 && n < o->connections; n++, at++) {
+            struct load_conn *c = &w->conns[at];
+
+            c->index = at;
+            c->number = (uint32_t)n;
+            c->fd = -1;
+            load_flow_init(&c->flow, c->number, o->mode->users);
+        }
+    w->conns_count = at;
+}
+
+int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number)
+{
+    const struct load_opts *o = run->opts;
+    size_t share = (o->connections / 2 + o->threads) / o->threads * 2;
+
+    memset(w, 0, sizeof(*w));
+    w->run = run;
+    w->number = number;
+    w->greets = o->mode->users ||
+                (!o->mode->sends && strcspn(o->path, "?") == 3 && memcmp(o->path, "/ws", 3) == 0);
+    rh_prng_init(&w->prng);
+    w->scratch_room = load_mode_room(o);
+    w->scratch = rh_mem_alloc(w->scratch_room);
+    w->conns = rh_mem_zalloc(share * sizeof(*w->conns));
+    w->dirty = rh_mem_zalloc(share * sizeof(*w->dirty));
+    if (!w->scratch || !w->conns || !w->dirty)
+        return RH_ENOMEM;
+    deal_connections(w);
+    rh_assert(w->conns_count <= share);
+    if (rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
+        rh_hist_init(&w->upgrade) < 0 || rh_hist_init(&w->welcome) < 0 ||
+        rh_hist_init(&w->late) < 0)
+        return RH_ENOMEM;
+    return RH_OK;
+}
+
+void load_worker_fini(struct load_worker *w)
+{
+    for (uint32_t i = 0; i < w->conns_count; i++)
+        load_conn_fini(&w->conns[i]);
+    rh_mem_free(w->conns);
+    rh_mem_free(w->dirty);
+    rh_mem_free(w->scratch);
+    rh_hist_fini(&w->latency);
+    rh_hist_fini(&w->answer);
+    rh_hist_fini(&w->upgrade);
+    rh_hist_fini(&w->welcome);
+    rh_hist_fini(&w->late);
+}
+
+void load_worker_note(struct load_worker *w, const char *fmt, ...)
+{
+    va_list args;
+
+    if (w->first.text[0])
+        return;
+    va_start(args, fmt);
+    vsnprintf(w->first.text, sizeof(w->first.text), fmt, args);
+    va_end(args);
+}
+
+/* ---- phases ---- */
+
+static void set_phase(struct load_worker *w, enum load_phase phase)
+{
+    atomic_store_explicit(&w->phase, phase, memory_order_release); /* pairs with run.c's acquire */
+}
+
+/* True as long as some handshake has ended within LOAD_STALL_NS; else those in progress fail. */
+static void give_up_stalled(struct load_worker *w, uint64_t now)
+{
+    if (w->opening == 0 || now < w->open_moved_ns + LOAD_STALL_NS)
+        return;
+    for (uint32_t i = 0; i < w->open_next; i++)
+        if (w->conns[i].state < LOAD_OPEN)
+            load_conn_fail(w, &w->conns[i], "no answer within %d s",
+                           (int)(LOAD_STALL_NS / 1000000000));
+}
+
+static void opening(struct load_worker *w, uint64_t now)
+{
+    bool stop = atomic_load_explicit(&w->run->stop, memory_order_relaxed);
+
+    give_up_stalled(w, now);
+    if (!stop)
+        load_open_some(w, now);
+    if (w->opening == 0 && (stop || w->open_next == w->conns_count))
+        set_phase(w, LOAD_READY);
+}
+
+static void count_missing(struct load_worker *w)
+{
+    for (uint32_t i = 0; i < w->conns_count; i++) {
+        struct load_conn *c = &w->conns[i];
+        uint64_t lost, unanswered;
+
+        load_flow_missing(&c->flow, &lost, &unanswered);
+        if (lost)
+            load_worker_note(w, "connection %u: message %llu never arrived", c->number,
+                             (unsigned long long)c->flow.low);
+        w->counts.lost += lost;
+        w->counts.unanswered += unanswered;
+        w->counts.unsent += c->due > c->flow.next ? c->due - c->flow.next : 0;
+    }
+}
+
+static void draining(struct load_worker *w, uint64_t now)
+{
+    bool done = true;
+
+    if (now < w->until_ns) {
+        if (now < w->checked_ns + CHECK_NS)
+            return;
+        w->checked_ns = now;
+        for (uint32_t i = 0; i < w->conns_count && done; i++)
+            done = load_pace_done(w, &w->conns[i]);
+    }
+    if (!done)
+        return;
+    count_missing(w);
+    set_phase(w, LOAD_DRAINED);
+}
+
+static void begin_closing(struct load_worker *w, uint64_t now)
+{
+    if (!atomic_load_explicit(&w->run->goodbye, memory_order_relaxed))
+        return;
+    for (uint32_t i = 0; i < w->conns_count; i++)
+        load_open_goodbye(w, &w->conns[i]);
+    w->until_ns = now + LOAD_GOODBYE_NS;
+    set_phase(w, LOAD_CLOSING);
+}
+
+static void closing(struct load_worker *w, uint64_t now)
+{
+    bool late = now >= w->until_ns, done = true;
+
+    if (!late && now < w->checked_ns + CHECK_NS)
+        return;
+    w->checked_ns = now;
+    for (uint32_t i = 0; i < w->conns_count; i++) {
+        struct load_conn *c = &w->conns[i];
+
+        if (late && c->state == LOAD_GOODBYE)
+            load_conn_fail(w, c, "no goodbye"); /* no fault, but an end */
+        done = done && c->fd < 0;
+    }
+    if (done || now >= w->until_ns + LOAD_GOODBYE_NS)
+        set_phase(w, LOAD_ENDED);
+}
+
+static void step_phase(struct load_worker *w, uint64_t now)
+{
+    uint64_t start = atomic_load_explicit(&w->run->start_ns, memory_order_acquire);
+
+    switch (atomic_load_explicit(&w->phase, memory_order_relaxed)) {
+    case LOAD_OPENING:
+        opening(w, now);
+        break;
+    case LOAD_READY:
+        if (start != 0 && now >= start) {
+            set_phase(w, LOAD_RUNNING);
+            load_pace_start(w, now);
+        } else {
+            begin_closing(w, now);
+        }
+        break;
+    case LOAD_RUNNING:
+        if (now < load_time(&w->run->end_ns))
+            break;
+        w->until_ns = now + LOAD_DRAIN_NS;
+        set_phase(w, LOAD_DRAINING);
+        break;
+    case LOAD_DRAINING:
+        draining(w, now);
+        break;
+    case LOAD_DRAINED:
+        begin_closing(w, now);
+        break;
+    default:
+        closing(w, now);
+    }
+}
+
+/* ---- a pass ---- */
+
+static void flush(struct load_worker *w)
+{
+    for (uint32_t i = 0; i < w->dirty_count; i++)
+        load_conn_flush(w, w->dirty[i]);
+    w->dirty_count = 0;
+}
+
+/* Returns whether anything completed. */
+static bool pass(struct load_worker *w, bool busy)
+{
+    struct rh_cqe cqes[CQES];
+    uint64_t now = rh_clock_mono_ns(), wait = NAP_NS;
+    unsigned count;
+
+    step_phase(w, now);
+    if (atomic_load_explicit(&w->phase, memory_order_relaxed) == LOAD_RUNNING)
+        wait = RH_MIN(wait, load_pace_run(w, now));
+    flush(w);
+    w->rc = rh_uring_enter(w->uring, busy ? 0 : wait);
+    if (w->rc < 0) {
+        rh_fault_set(&w->fault, w->rc, "thread %u: its io_uring has failed", w->number);
+        return false;
+    }
+    count = rh_uring_reap(w->uring, cqes, CQES);
+    for (unsigned i = 0; i < count; i++)
+        load_conn_on_cqe(w, &cqes[i]);
+    return count > 0;
+}
+
+void *load_worker_main(void *worker)
+{
+    struct load_worker *w = worker;
+    bool busy = true;
+
+    rh_mem_thread_init();
+    prctl(PR_SET_TIMERSLACK, SLACK_NS);
+    w->open_began_ns = rh_clock_mono_ns();
+    w->open_moved_ns = w->open_began_ns;
+    w->rc = rh_uring_create(&uring_opts, &w->uring, &w->fault);
+    while (w->rc == RH_OK && atomic_load_explicit(&w->phase, memory_order_relaxed) != LOAD_ENDED)
+        busy = pass(w, busy);
+    for (uint32_t i = 0; i < w->conns_count; i++)
+        if (w->conns[i].fd >= 0)
+            rh_sock_close(w->conns[i].fd);
+    rh_uring_destroy(w->uring);
+    w->uring = NULL;
+    set_phase(w, LOAD_ENDED);
+    return NULL;
+}
