@@ -44,7 +44,7 @@ void rh_mem_free(void *mem)
 
 char *rh_mem_strndup(const char *at, size_t len)
 {
-    char *copy = rh_mem_alloc(len + 1);
+    char *copy = len < SIZE_MAX ? rh_mem_alloc(len + 1) : NULL;
 
     if (!copy)
         return NULL;
@@ -56,7 +56,7 @@ char *rh_mem_strndup(const char *at, size_t len)
 void *rh_mem_zalloc_aligned(size_t size)
 {
     size_t whole = (size + RH_CACHE_LINE - 1) & ~(size_t)(RH_CACHE_LINE - 1);
-    void *mem = fails_now() ? NULL : aligned_alloc(RH_CACHE_LINE, whole);
+    void *mem = fails_now() || whole < size ? NULL : aligned_alloc(RH_CACHE_LINE, whole);
 
     if (mem)
         memset(mem, 0, whole);

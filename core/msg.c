@@ -3,7 +3,6 @@
 
 #include "core/mem.h"
 
-
 struct rh_msg *rh_msg_create(size_t room)
 {
     struct rh_msg *msg = rh_mem_alloc(sizeof(*msg) + RH_MSG_HEAD_ROOM + room);

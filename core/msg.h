@@ -23,13 +23,14 @@
 #define RH_MSG_SEQ_MAX    ((1ull << 53) - 1)
 
 struct rh_msg {
-    _Atomic uint32_t holders; /* relaxed up; acquire-release down, so the last one sees all writes */
-    uint32_t frame_at;        /* offsets into bytes: the frame with its header ... */
+    _Atomic uint32_t
+        holders;       /* relaxed up; acquire-release down, so the last one sees all writes */
+    uint32_t frame_at; /* offsets into bytes: the frame with its header ... */
     uint32_t frame_len;
-    uint32_t seq_at;  /* ... the first digit of its seq, 0 when it has none ... */
-    uint32_t to_at;   /* ... and the receiver's name */
+    uint32_t seq_at; /* ... the first digit of its seq, 0 when it has none ... */
+    uint32_t to_at;  /* ... and the receiver's name */
     uint8_t to_len;
-    bool high;        /* priority high or above: overtakes what is queued */
+    bool high; /* priority high or above: overtakes what is queued */
     uint64_t to_hash;
     uint64_t accepted_ns; /* monotonic time at which a shard took it in */
     uint8_t bytes[];

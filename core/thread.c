@@ -42,7 +42,7 @@ int rh_thread_start(struct rh_thread *thread, int tid, const char *name, void (*
     thread->tid = tid;
     thread->run = run;
     thread->arg = arg;
-    snprintf(thread->name, sizeof(thread->name), "%s", name);
+    snprintf(thread->name, sizeof(thread->name), "%.15s", name);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     rc = pthread_create(&handle, NULL, thread_main, thread);

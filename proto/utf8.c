@@ -9,7 +9,7 @@
  *      START  between characters                 00..7F       START
  *                                                C2..DF       T1
  *                                                E0, ED       E0, ED
- *                                                E1..EF       T2 (but E0, ED)
+ *                                                E1..EF       T2 (ED apart)
  *                                                F0, F4       F0, F4
  *                                                F1..F3       T3
  *      T1     one more byte                      80..BF       START

@@ -5,15 +5,18 @@
  * time sees whether all is ASCII. Everything else takes feed_any, which knows three things only:
  * a header, a whole control frame, a piece of payload.
  *
- *                   header of a text or binary frame: begin_frame
- *        IDLE ----------------------------------------------------> IN_FRAME (left > 0) --.
- *         ^  ^                                                        |   |   ^           | data_piece
- *         |  |   last piece of a final frame: data_piece              |   |   '-----------'
- *         |  '--------------------------------------------------------'   | last piece of another
- *         |                                                               v
- *         '--- empty final frame: data_piece --- BETWEEN (left == 0) <----'
- *                                                  |  continuation: begin_frame, to IN_FRAME
+ *      IDLE      no message               flags without IN_MESSAGE
+ *      IN_FRAME  payload is to come       IN_MESSAGE, left > 0
+ *      BETWEEN   a fragment is to come    IN_MESSAGE, left == 0
  *
+ *            text, binary: begin_frame                    payload: data_piece
+ *      IDLE ---------------------------> IN_FRAME <---------------------------.
+ *       ^                                 |  |  '-----------------------------'
+ *       |  end of a final frame:          |  | end of another frame: data_piece
+ *       |  data_piece                     |  v
+ *       '---------------------------------'  BETWEEN ---> IN_FRAME   continuation: begin_frame
+ *
+ * An empty frame passes through IN_FRAME without a stop.
  * Control frames stand between any two data frames and change nothing of this; CLOSE and every
  * error lead to OVER.
  *

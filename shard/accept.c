@@ -78,7 +78,10 @@ static void admit(struct rh_shard *sh, int fd)
         rh_conn_recv(sh, c);
         return;
     }
-    rh_stat_add(&sh->stats, sh->draining ? RH_STAT_connections_refused_draining : RH_STAT_connections_refused_memory, 1);
+    rh_stat_add(&sh->stats,
+                sh->draining ? RH_STAT_connections_refused_draining
+                             : RH_STAT_connections_refused_memory,
+                1);
     rh_uring_abort(sh->uring, fd);
 }
 

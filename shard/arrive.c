@@ -45,8 +45,7 @@ static const char *read_name(const struct rh_http_head *head, const char *param,
 
     *ret_len = 0;
     if (rh_query_find(head->query, param, &raw, &more))
-        return more ? why
-                    : check_name(dst, rh_percent_decode(dst, RH_NAME_MAX, raw), ret_len, why);
+        return more ? why : check_name(dst, rh_percent_decode(dst, RH_NAME_MAX, raw), ret_len, why);
     if (!value)
         return NULL;
     if (rh_http_count(head, field) > 1 || value->len > RH_NAME_MAX)

@@ -142,8 +142,8 @@ void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_stat
 {
     static const uint8_t arrows[] = {
         [RH_CONN_FREE] = 0,
-        [RH_CONN_HTTP] = 1 << RH_CONN_OPEN | 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD |
-                         1 << RH_CONN_GONE,
+        [RH_CONN_HTTP] =
+            1 << RH_CONN_OPEN | 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD | 1 << RH_CONN_GONE,
         [RH_CONN_OPEN] = 1 << RH_CONN_CLOSING | 1 << RH_CONN_DEAD,
         [RH_CONN_CLOSING] = 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD,
         [RH_CONN_LINGER] = 1 << RH_CONN_DEAD,
@@ -221,7 +221,7 @@ static size_t consume(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_
 
     while (done < len && reads(c) && !c->paused && !c->deaf) {
         size_t used = c->kind == RH_IS_HTTP ? rh_httpd_feed(sh, c, at + done, len - done)
-                                              : rh_client_feed(sh, c, at + done, len - done);
+                                            : rh_client_feed(sh, c, at + done, len - done);
 
         done += used;
         if (used == 0)
@@ -330,10 +330,9 @@ void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
     rh_assert(!(c->paused & cause));
     c->paused |= (uint8_t)cause;
-    rh_stat_add(&sh->stats,
-                cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue
-                                        : RH_STAT_paused_reads_credit,
-                1);
+    rh_stat_add(
+        &sh->stats,
+        cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue : RH_STAT_paused_reads_credit, 1);
 }
 
 void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
@@ -364,8 +363,8 @@ bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
     uint64_t messages_hard = 4ull * cfg->limits_send_queue_messages + RH_MESH_POP;
     uint64_t bytes_hard = 4ull * cfg->limits_send_queue_bytes + cfg->limits_message_size;
 
-    if (!q || (q->messages < cfg->limits_send_queue_messages &&
-               q->bytes < cfg->limits_send_queue_bytes))
+    if (!q ||
+        (q->messages < cfg->limits_send_queue_messages && q->bytes < cfg->limits_send_queue_bytes))
         return false;
     return (rh_outq_flying(q) && c->fly_pass != sh->pass) || q->messages > messages_hard ||
            q->bytes > bytes_hard;

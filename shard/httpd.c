@@ -85,7 +85,8 @@ static enum rh_stat refusal_stat(const struct rh_shard *sh, unsigned status)
     case 431:
         return RH_STAT_connections_refused_head;
     case 503:
-        return sh->draining ? RH_STAT_connections_refused_draining : RH_STAT_connections_refused_full;
+        return sh->draining ? RH_STAT_connections_refused_draining
+                            : RH_STAT_connections_refused_full;
     default:
         return RH_STAT_connections_refused_malformed;
     }
@@ -256,8 +257,8 @@ size_t rh_httpd_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t
 
     if (c->out || c->last_answer)
         return c->last_answer ? len : 0;
-    used = rh_http_parse((const char *)at, len, sh->cfg->limits_head_size, &scanned, &sh->head,
-                         &why);
+    used =
+        rh_http_parse((const char *)at, len, sh->cfg->limits_head_size, &scanned, &sh->head, &why);
     c->scanned = (uint32_t)scanned;
     if (used == 0)
         return 0;

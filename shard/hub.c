@@ -2,14 +2,15 @@
  *
  *   create   self-test of io_uring, listening sockets bound (so a port in use is said at once)
  *   start    a thread per shard, which makes its own ring; waits until every shard accepts
- *   stop     DRAIN to all ─► each reports QUIET twice after the last report of unrest ─► STOP ─► join
+ *   stop     DRAIN to all ─► all report QUIET, and all again ─► STOP to all ─► join
  *
  * The control thread is whoever calls rh_hub_stop: it is a member of the net behind the shards, so
- * that even the end of a hub goes through the rings. A pipe of a condition variable wakes it.
+ * that even the end of a hub goes through the rings.
  *
- * Two QUIET reports of every shard, at least a millisecond apart, with none missing in between: in
- * the first one each has said that it has no connection and no credit out, so after all first ones
- * nothing can travel any more; the second ones say that nothing that travelled before has come up.
+ * A shard that has no connection, no credit out and no spill reports QUIET every millisecond. Once
+ * all have done so nothing new can set out, but what one sent before its report may still have
+ * given another, which had reported earlier, something to do. So then all have to report again,
+ * twice, as the first of these reports may have been on its way already.
  */
 #include "core/ringhub.h"
 
@@ -31,9 +32,9 @@
 #include "core/thread.h"
 #include "shard/shard.h"
 
-#define NODE_LEN      12
-#define QUIET_REPORTS 2
-#define POLL_MS       5
+#define NODE_LEN    12
+#define QUIET_AGAIN 2
+#define POLL_MS     5
 
 enum phase { IDLE, RUNNING, STOPPED };
 
@@ -43,7 +44,7 @@ struct hub_thread {
     struct rh_fault fault;
     int rc;
     bool started, ready; /* under the hub's lock */
-    unsigned quiet;      /* control thread's: reports since the drain began */
+    unsigned quiet;      /* control thread's: reports since it began to count */
 };
 
 struct rh_hub {
@@ -228,9 +229,9 @@ static void join_all(struct rh_hub *hub)
 static void start_thread(struct rh_hub *hub, unsigned i)
 {
     struct hub_thread *t = &hub->threads[i];
-    char name[16];
+    char name[32];
 
-    snprintf(name, sizeof(name), "rh-shard-%u", i);
+    snprintf(name, sizeof(name), "rh-shard-%u", i); /* cut to what the kernel takes */
     t->hub = hub;
     t->rc = rh_thread_start(&t->thread, (int)i, name, shard_thread, t);
     t->started = t->rc == RH_OK;
@@ -278,11 +279,30 @@ static void on_control_event(void *arg, const struct rh_event *ev)
         hub->threads[ev->from].quiet++;
 }
 
-static bool all_quiet(const struct rh_hub *hub)
+static bool all_reported(const struct rh_hub *hub, unsigned times)
 {
     for (unsigned i = 0; i < hub->shards; i++)
-        if (hub->threads[i].quiet < QUIET_REPORTS)
+        if (hub->threads[i].quiet < times)
             return false;
+    return true;
+}
+
+/* Waits until every shard has reported that often from now on. False: the time is over. */
+static bool await_quiet(struct rh_hub *hub, unsigned times, uint64_t deadline_ns)
+{
+    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
+    const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
+
+    for (unsigned i = 0; i < hub->shards; i++)
+        hub->threads[i].quiet = 0;
+    while (!all_reported(hub, times)) {
+        if (rh_clock_mono_ns() > deadline_ns)
+            return false;
+        nanosleep(&nap, NULL);
+        rh_mesh_awake(mesh);
+        rh_mesh_pop(mesh, on_control_event, hub);
+        rh_mesh_publish(mesh);
+    }
     return true;
 }
 
@@ -302,20 +322,11 @@ static void tell_all(struct rh_hub *hub, enum rh_event_kind kind)
 /* Until every shard is quiet, or the time is over. */
 static int drain(struct rh_hub *hub)
 {
-    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
     uint64_t deadline = rh_clock_mono_ns() + hub->cfg->shutdown_grace_ms * 1000000ull;
-    const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
 
     tell_all(hub, RH_EV_DRAIN);
-    while (!all_quiet(hub)) {
-        if (rh_clock_mono_ns() > deadline)
-            return RH_ETIMEDOUT;
-        nanosleep(&nap, NULL);
-        rh_mesh_awake(mesh);
-        rh_mesh_pop(mesh, on_control_event, hub);
-        rh_mesh_publish(mesh);
-    }
-    return RH_OK;
+    return await_quiet(hub, 1, deadline) && await_quiet(hub, QUIET_AGAIN, deadline) ? RH_OK
+                                                                                    : RH_ETIMEDOUT;
 }
 
 static int stop_running(struct rh_hub *hub)

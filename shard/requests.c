@@ -16,9 +16,9 @@
 
 #define TRACE_ID_LEN 32
 /* request_id + name and sentence of an error, escaped + a message id + everything fixed */
-#define ANSWER_ROOM  (RH_REQUEST_ID_RAW_MAX + 6 * 256 + RH_ID_GIVEN_MAX + 320)
+#define ANSWER_ROOM (RH_REQUEST_ID_RAW_MAX + 6 * 256 + RH_ID_GIVEN_MAX + 320)
 /* id, priority, three numbers and everything fixed of a `message` notify */
-#define NOTIFY_ROOM  (RH_ID_GIVEN_MAX + 320)
+#define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 320)
 
 /* ---- answers ---- */
 
@@ -250,8 +250,7 @@ static const char *check_send(struct rh_shard *sh, struct send *s)
     const char *why = check_to(s);
 
     if (!why && s->p[P_ID].kind != RH_JSON_NONE)
-        why = check_given_id(s->p[P_ID], s->id_text, &s->id,
-                             "id: 1 to 64 of A-Z a-z 0-9 . _ : -");
+        why = check_given_id(s->p[P_ID], s->id_text, &s->id, "id: 1 to 64 of A-Z a-z 0-9 . _ : -");
     if (!why)
         why = check_priority(s);
     if (!why)

@@ -104,8 +104,8 @@ static uint32_t charge(size_t bytes)
 
 bool rh_route_open(const struct rh_shard *sh, unsigned to, size_t bytes)
 {
-    return to == sh->tid || (rh_list_empty(&sh->credit[to]) &&
-                             rh_mesh_can_ask(sh->mesh, to, charge(bytes)));
+    return to == sh->tid ||
+           (rh_list_empty(&sh->credit[to]) && rh_mesh_can_ask(sh->mesh, to, charge(bytes)));
 }
 
 static struct ask *ask_create(struct rh_span request_id, struct rh_span id)

@@ -11,23 +11,23 @@
  *            connections, credits and spill reports QUIET to the control thread, again every
  *            millisecond; STOP ends the loop. What is still connected then is cut.
  */
-#include "shard/shard_int.h"
+#include "shard/shard.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "shard/shard_int.h"
 
-#define SQ_ENTRIES     4096
-#define CQ_ENTRIES     16384
-#define WAIT_MS_MAX    1000 /* a sleeping shard shows life once a second */
-#define ADJUST_MS      1000
-#define BUSY_REAPED    16 /* so many completions: there may be more, do not sleep */
-#define LATE_ROUNDS    64
-#define QUIET_MS       1
+#define SQ_ENTRIES  4096
+#define CQ_ENTRIES  16384
+#define WAIT_MS_MAX 1000 /* a sleeping shard shows life once a second */
+#define ADJUST_MS   1000
+#define BUSY_REAPED 16 /* so many completions: there may be more, do not sleep */
+#define LATE_ROUNDS 64
+#define QUIET_MS    1
 
 /* ---- life ---- */
 
@@ -137,7 +137,11 @@ static void drain_conn(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->state == RH_CONN_OPEN)
         rh_conn_close(sh, c, 1001, "going away");
-    else if (c->state == RH_CONN_HTTP && !c->out && !c->rest)
+    else if (c->state == RH_CONN_HTTP && c->out)
+        c->last_answer = true;
+    else if (c->state == RH_CONN_HTTP && c->rest)
+        rh_httpd_refuse(sh, c, 503, "the server is shutting down", false);
+    else if (c->state == RH_CONN_HTTP)
         rh_conn_cut(sh, c, 1001); /* between two requests */
 }
 
@@ -146,6 +150,7 @@ static void drain(struct rh_shard *sh)
     if (sh->draining)
         return;
     sh->draining = true;
+    sh->head.method = RH_HTTP_GET; /* what was begun and is refused now */
     sh->quiet_ms = sh->now_ms;
     rh_accept_stop(sh);
     rh_conns_each(sh, drain_conn);

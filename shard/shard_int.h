@@ -86,18 +86,18 @@ struct rh_extra {
 };
 
 struct rh_conn {
-    struct rh_timer timer;   /* one for all: shard/heartbeat.c computes the next date */
-    struct rh_list of_user;  /* struct rh_user.conns */
-    struct rh_list waiting;  /* starved, or paused for a credit: one of the shard's lists */
-    struct rh_user *user;    /* WS, while attached */
-    struct rh_outq *out;     /* NULL: nothing to send */
-    struct rh_conn *dirty;   /* next one to flush; the list ends with RH_DIRTY_END */
-    struct rh_block *rest;   /* received, not consumed: unfinished head or frame, or held back */
+    struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
+    struct rh_list of_user;   /* struct rh_user.conns */
+    struct rh_list waiting;   /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_user *user;     /* WS, while attached */
+    struct rh_outq *out;      /* NULL: nothing to send */
+    struct rh_conn *dirty;    /* next one to flush; the list ends with RH_DIRTY_END */
+    struct rh_block *rest;    /* received, not consumed: unfinished head or frame, or held back */
     struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
-    struct rh_extra *extra;  /* or NULL */
+    struct rh_extra *extra;   /* or NULL */
     struct rh_ws ws;
-    uint64_t heard_ms;  /* something arrived */
-    uint64_t since_ms;  /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
+    uint64_t heard_ms; /* something arrived */
+    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
     uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
     uint64_t acked_ms; /* when they last grew, or the send under way began */
     uint64_t look_ms;  /* when we last looked */
@@ -112,16 +112,16 @@ struct rh_conn {
     uint16_t inflight;   /* operations without a last completion */
     uint16_t close_code; /* ours, or the peer's */
     uint8_t kind, state;
-    uint8_t paused;         /* RH_PAUSE_ */
-    bool recv_armed : 1;    /* a receive is under way */
-    bool recv_ending : 1;   /* and has been told to end */
-    bool starved : 1;       /* no provided buffer was left */
+    uint8_t paused;       /* RH_PAUSE_ */
+    bool recv_armed : 1;  /* a receive is under way */
+    bool recv_ending : 1; /* and has been told to end */
+    bool starved : 1;     /* no provided buffer was left */
     bool is_dirty : 1;
-    bool held : 1;          /* `message` is whole and waits for a credit */
-    bool deaf : 1;          /* no frame is expected any more: what comes is thrown away */
-    bool eof : 1;           /* the peer's end of stream came while we were paused */
-    bool last_answer : 1;   /* HTTP: nothing is read behind the answer */
-    bool buried : 1;        /* on the list of those to free at the end of the pass */
+    bool held : 1;        /* `message` is whole and waits for a credit */
+    bool deaf : 1;        /* no frame is expected any more: what comes is thrown away */
+    bool eof : 1;         /* the peer's end of stream came while we were paused */
+    bool last_answer : 1; /* HTTP: nothing is read behind the answer */
+    bool buried : 1;      /* on the list of those to free at the end of the pass */
 };
 
 #define RH_DIRTY_END ((struct rh_conn *)-1)
@@ -161,10 +161,10 @@ struct rh_shard {
     struct rh_idgen ids;
     struct rh_map users;
     struct rh_out_stock stock;
-    struct rh_conn *dirty;   /* to flush at the end of the pass */
-    struct rh_list starved;  /* receives to arm when buffers are back */
+    struct rh_conn *dirty;                /* to flush at the end of the pass */
+    struct rh_list starved;               /* receives to arm when buffers are back */
     struct rh_list credit[RH_SHARDS_MAX]; /* paused until that shard answers */
-    uint64_t credit_wanted;  /* bit k: credit[k] is not empty */
+    uint64_t credit_wanted;               /* bit k: credit[k] is not empty */
 
     struct rh_conn *slabs[RH_SLABS_MAX];
     uint32_t slab_count;
@@ -183,8 +183,7 @@ struct rh_shard {
     uint32_t pass;
     unsigned reaped; /* completions of the last pass */
     bool draining, stopping;
-    uint64_t quiet_ms;    /* when we last told the control thread that we are */
-    uint64_t drain_ms;
+    uint64_t quiet_ms; /* when we last told the control thread that we are */
 
     struct rh_http_head head; /* of the request being looked at */
     struct iovec iov[RH_URING_IOV];
@@ -221,7 +220,8 @@ void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_stat
 /* The descriptor belongs to another shard now; nothing may be in flight. */
 void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c);
 
-void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c); /* arms the receive that its kind wants */
+void rh_conn_recv(struct rh_shard *sh,
+                  struct rh_conn *c); /* arms the receive that its kind wants */
 void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe *cqe);
 void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res);
 /* Interprets bytes; what is not consumed stays in c->rest. `at` may be written to. */

@@ -214,9 +214,14 @@ class EchoFaults(WithServer):
         self.assert_fault(self.echo("drop", "--size", "1"), "messages lost")
 
     def test_a_flipped_byte_is_corruption(self):
-        for size in ("1", "5", "64", "1000", "70000"):
+        for size in ("18", "64", "1000", "70000"):
             with self.subTest(size=size):
                 self.assert_fault(self.echo("flip", "--size", size), "messages corrupted")
+
+    def test_a_flipped_digit_of_a_payload_that_is_only_a_number_is_a_fault_of_some_kind(self):
+        for size in ("1", "5", "12"):  # it may turn it into the name of another message
+            with self.subTest(size=size):
+                self.assert_fault(self.echo("flip", "--size", size), "messages ")
 
     def test_a_missing_byte_is_corruption(self):
         self.assert_fault(self.echo("short"), "messages corrupted")

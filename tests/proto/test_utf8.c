@@ -38,7 +38,7 @@ static size_t form_match(unsigned form, const uint8_t *at, size_t len, bool *who
     return i;
 }
 
-/* How many bytes may be read before the text is certainly broken; *done: it ends in no character. */
+/* How many bytes may be read before the text is surely broken; *done: it ends in no character. */
 static size_t judge(const uint8_t *at, size_t len, bool *done)
 {
     size_t good = 0;

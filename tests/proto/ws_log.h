@@ -1,4 +1,4 @@
-/* tests/proto/ws_log.h - for test_ws.c: wires of frames, and the log of what a reader makes of them.
+/* tests/proto/ws_log.h - for test_ws.c: wires of frames, and the log of what a reader makes of one.
  *
  * log_feed is one receive: it puts the tail that the reader left in front of the new bytes, both
  * ending at a guard page, and checks the contract on the way: nothing outside of the buffer, tails

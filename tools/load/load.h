@@ -142,7 +142,7 @@ struct load_worker {
     uint32_t conns_count;
     uint32_t open_next;       /* the first that has not begun to connect */
     uint32_t opening;         /* handshakes in progress */
-    uint64_t open_began_ns;  /* when it began with the first */
+    uint64_t open_began_ns;   /* when it began with the first */
     uint64_t open_moved_ns;   /* when one of them ended last */
     struct load_conn **dirty; /* those with something to flush */
     uint32_t dirty_count;

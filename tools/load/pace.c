@@ -71,7 +71,8 @@ void load_pace_pump(struct load_worker *w, struct load_conn *c, uint64_t now)
 static void fall_due(struct load_worker *w, struct load_conn *c, uint64_t when, uint64_t now)
 {
     load_count(&w->counts.due);
-    rh_hist_add(&w->late, now - when);
+    if (when >= load_time(&w->run->measure_ns))
+        rh_hist_add(&w->late, now - when);
     c->due++;
     load_pace_pump(w, c, now);
     if (c->flow.next < c->due)

@@ -22,7 +22,7 @@
 
 #define MS         UINT64_C(1000000)
 #define LOOK_NS    (5 * MS)
-#define LEAD_NS    (20 * MS) /* from setting the start to the start: all workers see it in time */
+#define LEAD_NS    (50 * MS) /* from setting the start to the start: all workers see it in time */
 #define LIVE_NS    (1000 * MS)
 #define FILES_MORE 64 /* open files beside connections, each thread's ring included */
 

@@ -109,7 +109,7 @@ static void set_phase(struct load_worker *w, enum load_phase phase)
     atomic_store_explicit(&w->phase, phase, memory_order_release); /* pairs with run.c's acquire */
 }
 
-/* True as long as some handshake has ended within LOAD_STALL_NS; else those in progress fail. */
+/* When no handshake has ended for LOAD_STALL_NS, those in progress fail. */
 static void give_up_stalled(struct load_worker *w, uint64_t now)
 {
     if (w->opening == 0 || now < w->open_moved_ns + LOAD_STALL_NS)
@@ -238,12 +238,14 @@ static void flush(struct load_worker *w)
 static bool pass(struct load_worker *w, bool busy)
 {
     struct rh_cqe cqes[CQES];
-    uint64_t now = rh_clock_mono_ns(), wait = NAP_NS;
+    uint64_t now = rh_clock_mono_ns(), start = load_time(&w->run->start_ns), wait = NAP_NS;
     unsigned count;
 
     step_phase(w, now);
     if (atomic_load_explicit(&w->phase, memory_order_relaxed) == LOAD_RUNNING)
         wait = RH_MIN(wait, load_pace_run(w, now));
+    else if (start > now)
+        wait = RH_MIN(wait, start - now);
     flush(w);
     w->rc = rh_uring_enter(w->uring, busy ? 0 : wait);
     if (w->rc < 0) {
