@@ -43,7 +43,7 @@ void rh_accept_start(struct rh_shard *sh)
 /* The socket goes when nothing waits on it any more: a request holds it open. */
 static void close_if_idle(struct rh_shard *sh, struct rh_listener *l)
 {
-    if (!sh->draining || l->armed || l->fd < 0)
+    if (!sh->stopping || l->armed || l->fd < 0)
         return;
     rh_sock_close(l->fd);
     l->fd = -1;
@@ -72,14 +72,14 @@ bool rh_accept_idle(const struct rh_shard *sh)
 
 static void admit(struct rh_shard *sh, int fd)
 {
-    struct rh_conn *c = sh->draining ? NULL : rh_conn_create(sh, fd, RH_IS_HTTP);
+    struct rh_conn *c = sh->stopping ? NULL : rh_conn_create(sh, fd, RH_IS_HTTP);
 
     if (c) {
         rh_conn_recv(sh, c);
         return;
     }
     rh_stat_add(&sh->stats,
-                sh->draining ? RH_STAT_connections_refused_draining
+                sh->stopping ? RH_STAT_connections_refused_draining
                              : RH_STAT_connections_refused_memory,
                 1);
     rh_uring_abort(sh->uring, fd);
@@ -98,7 +98,7 @@ void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res)
     l->armed &= ~(1u << (tag & 0xff));
     if (res >= 0)
         admit(sh, res);
-    if (sh->draining) {
+    if (sh->stopping) {
         close_if_idle(sh, l);
         return;
     }
@@ -118,6 +118,6 @@ void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res)
 
 void rh_accept_timer(struct rh_shard *sh, struct rh_listener *l)
 {
-    if (!sh->draining)
+    if (!sh->stopping)
         arm(sh, l);
 }

@@ -7,7 +7,7 @@
  *   HTTP             answered (or upgraded) by since + limits.handshake_timeout
  *   OPEN             a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a
  *                    send is under way and the peer takes nothing for limits.send_timeout
- *   CLOSING, LINGER  cut at since + RH_CLOSE_WAIT_MS
+ *   CLOSING, LINGER  cut at since + RH_CLOSE_WAIT_MS (LINGER in a drain: RH_LINGER_DRAIN_MS)
  *
  * A paused connection is not heard, so it is not counted as dead. Whether a peer takes anything is
  * asked of the kernel, and only for sends that are still under way at a look.
@@ -36,7 +36,8 @@ static uint64_t open_due(const struct rh_shard *sh, const struct rh_conn *c)
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t due = c->since_ms + RH_CLOSE_WAIT_MS;
+    uint64_t due = c->since_ms + (c->state == RH_CONN_LINGER && sh->draining ? RH_LINGER_DRAIN_MS
+                                                                             : RH_CLOSE_WAIT_MS);
 
     if (c->state == RH_CONN_HTTP)
         due = c->since_ms + sh->cfg->limits_handshake_timeout_ms;

@@ -7,9 +7,9 @@
  * of the clock. A pass that begins late takes in all arrivals before it looks at timers, so that
  * nobody is punished for the hub's own delay.
  *
- * Ending     DRAIN: accepting stops, users get 1001, requests in progress 503. A shard without
- *            connections, credits and spill reports QUIET to the control thread, again every
- *            millisecond; STOP ends the loop. What is still connected then is cut.
+ * Ending     DRAIN: users get 1001, those who still come 503. A shard without connections, credits
+ *            and spill reports QUIET to the control thread, again every millisecond. STOP: listening
+ *            ends, and with it the loop. What is still connected then is cut.
  */
 #include "shard/shard.h"
 
@@ -152,7 +152,6 @@ static void drain(struct rh_shard *sh)
     sh->draining = true;
     sh->head.method = RH_HTTP_GET; /* what was begun and is refused now */
     sh->quiet_ms = sh->now_ms;
-    rh_accept_stop(sh);
     rh_conns_each(sh, drain_conn);
 }
 
@@ -162,7 +161,7 @@ static void report_quiet(struct rh_shard *sh)
 
     if (!sh->draining || sh->now_ms - sh->quiet_ms < QUIET_MS)
         return;
-    if (sh->conn_count || !rh_accept_idle(sh) || !rh_mesh_quiet(sh->mesh))
+    if (sh->conn_count || !rh_mesh_quiet(sh->mesh))
         return;
     sh->quiet_ms = sh->now_ms;
     rh_mesh_tell(sh->mesh, sh->env->control, &ev); /* without memory: the next one */
@@ -191,6 +190,7 @@ static void on_event(void *arg, const struct rh_event *ev)
         break;
     case RH_EV_STOP:
         sh->stopping = true;
+        rh_accept_stop(sh);
         break;
     default:
         rh_assert(!"an event that a shard knows");
@@ -308,7 +308,7 @@ bool rh_shard_pass(struct rh_shard *sh)
     rh_conn_flush_all(sh);
     rh_mesh_publish(sh->mesh);
     rh_conns_bury(sh);
-    return !sh->stopping;
+    return !sh->ring_failed && (!sh->stopping || !rh_accept_idle(sh));
 }
 
 static uint64_t wait_ms(const struct rh_shard *sh)
@@ -328,7 +328,7 @@ void rh_shard_wait(struct rh_shard *sh)
     sh->wake_due_ms = sh->now_ms + ms;
     if (rh_uring_enter(sh->uring, ms * 1000000) < 0) {
         rh_log(RH_LOG_ERROR, "shard.ring_failed", RH_KU("shard", sh->tid));
-        sh->stopping = true;
+        sh->ring_failed = true;
     }
 }
 

@@ -27,13 +27,14 @@ def path(user=None, at="/ws", **query):
 
 def envelope(text):
     """Parses a message of the server; it has to be one JSON object with type and timestamp."""
-    def no_duplicates(pairs):
-        names = [name for name, _ in pairs]
-        assert len(names) == len(set(names)), f"duplicate members in {text!r}"
+    def members(pairs):
+        seen[:] = [name for name, _ in pairs]  # the outermost object comes last
         return dict(pairs)
 
+    seen = []
     assert isinstance(text, str), "the hub's messages are text"
-    got = json.loads(text, object_pairs_hook=no_duplicates)
+    got = json.loads(text, object_pairs_hook=members)
+    assert len(seen) == len(set(seen)), f"duplicate members in {text!r}"
     assert got["type"] in ("response", "error", "notify"), text
     assert abs(got["timestamp"] - time.time() * 1000) < 60_000, text
     return got
@@ -66,7 +67,8 @@ class Client:
         self.welcome = self.user = self.last_text = None
 
     async def _next(self):
-        text = await asyncio.wait_for(self.socket.recv(), DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            text = await self.socket.recv()
         got = envelope(text)
         self.last_text = text
         return got

@@ -34,9 +34,9 @@ LISTENS = re.compile(r"ringhub (\S+) listens on http://([\d.]+|\[[0-9a-f:]+\]):(
 SANITIZER = re.compile(r"Sanitizer|runtime error:|rh_assert")
 
 
-def _fresh_limits():
+def _fresh_limits(descriptors=None):
     """The daemon has to raise the soft limit of descriptors itself, whatever the test's own is."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     soft = min(1024, hard) if hard != resource.RLIM_INFINITY else 1024
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -48,8 +48,9 @@ def _environment(env):
     return {**clean, **(env or {})}
 
 
-def run_daemon(*args, env=None, cwd=None, config=None):
-    """Runs ringhubd to its end; for --help and for starts that have to fail."""
+def run_daemon(*args, env=None, cwd=None, config=None, before=None):
+    """Runs ringhubd to its end; for --help and for starts that have to fail. before() is called in
+    the new process."""
     with tempfile.TemporaryDirectory(prefix="ringhub-e2e-") as own:
         if config is not None:
             path = pathlib.Path(own, "ringhub.yaml")
@@ -57,7 +58,7 @@ def run_daemon(*args, env=None, cwd=None, config=None):
             args = ("-c", "ringhub.yaml", *args)
         done = subprocess.run([str(BINARY), *map(str, args)], cwd=cwd or own, text=True,
                               env=_environment(env), stdin=subprocess.DEVNULL, errors="replace",
-                              capture_output=True, timeout=DEADLINE)
+                              capture_output=True, timeout=DEADLINE, preexec_fn=before)
     if SANITIZER.search(done.stderr):
         raise AssertionError("sanitizer report:\n" + done.stderr)
     return done
@@ -76,9 +77,11 @@ def eventually(condition, message, deadline=None):
 
 
 class Hub:
-    """One running ringhubd. `sets` become --set options; `config` a YAML file before them."""
+    """One running ringhubd. `sets` become --set options; `config` a YAML file before them;
+    `descriptors` is the most that it may have."""
 
-    def __init__(self, sets=(), config=None, shards=4, listen="127.0.0.1:0", args=(), env=None):
+    def __init__(self, sets=(), config=None, shards=4, listen="127.0.0.1:0", env=None,
+                 descriptors=None):
         self.dir = tempfile.mkdtemp(prefix="ringhub-e2e-")
         self.log_path = pathlib.Path(self.dir, "log")
         command = [str(BINARY)]
@@ -91,11 +94,10 @@ class Hub:
             command += ["--shards", str(shards)]
         for pair in sets.items() if isinstance(sets, dict) else sets:
             command += ["--set", "=".join(map(str, pair))]
-        command += map(str, args)
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, cwd=self.dir, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.PIPE, stderr=log,
-                                            env=_environment(env), preexec_fn=_fresh_limits)
+                                            env=_environment(env), preexec_fn=lambda: _fresh_limits(descriptors))
         self.pid = self.process.pid
         try:
             self.host, self.port = self._wait_for_address()
@@ -166,9 +168,9 @@ class Hub:
         return lines
 
     def stop(self, sig=signal.SIGTERM, status=0):
-        """Ends the hub in good order and checks what it leaves."""
+        """Ends the hub in good order and checks what it leaves; sig=None: it has been told to."""
         try:
-            if self.process.poll() is None:
+            if sig and self.process.poll() is None:
                 self.process.send_signal(sig)
             self.out += self.process.communicate(timeout=DEADLINE)[0].decode()
             text = self.log_text()

@@ -134,8 +134,13 @@ class Wire:
         headers = {}
         for line in lines:
             name, value = line.split(":", 1)
-            assert name == name.strip() and name.lower() not in headers, f"bad header {line!r}"
-            headers[name.lower()] = value.strip()
+            name = name.lower()
+            assert name == name.strip(), f"bad header {line!r}"
+            if name == "connection" and name in headers:  # a list: several lines are one
+                value = f"{headers[name]}, {value.strip()}"
+            else:
+                assert name not in headers, f"twice: {line!r}"
+            headers[name] = value.strip()
         status = int(status)
         if status == 101 or head_only:
             return Response(status, version, headers, b"")
@@ -183,17 +188,22 @@ class Wire:
             if got.fin:
                 return Frame(opcode, b"".join(parts), True)
 
-    def close_code(self):
-        """Reads on to the server's close frame and then to the end of the stream: its code."""
+    def close_code(self, answer=True):
+        """Reads on to the server's close frame, answers it, and demands that the stream ends
+        there; the code."""
         while True:
             got = self.frame()
             if got.opcode == CLOSE:
                 break
         if got.payload:
             got.payload[2:].decode("utf-8")
-        code = struct.unpack(">H", got.payload[:2])[0] if got.payload else None
+        if answer:
+            try:
+                self.send(frame(CLOSE, got.payload))
+            except ConnectionError:
+                pass  # it need not wait for this after an error
         self.end()
-        return code
+        return struct.unpack(">H", got.payload[:2])[0] if got.payload else None
 
     def end(self):
         """Demands that nothing but the end of the stream follows."""

@@ -7,13 +7,16 @@ Method  a WebSocket server on the `websockets` library, in this process, that co
         one message, chosen by the path of the URL. For mode `send` it speaks as much of the
         hub's protocol as that needs.
 
-Run it with the interpreter that has `websockets`; RINGHUB_BENCH names the program to test.
+RINGHUB_BENCH names another program to test than that of the VARIANT.
 """
 import asyncio
+import concurrent.futures
 import http
 import json
 import os
+import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -23,8 +26,9 @@ import urllib.parse
 
 import websockets
 
-TREE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-BENCH = os.environ.get("RINGHUB_BENCH", os.path.join(TREE, "build", "release", "ringhub-bench"))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BENCH = os.environ.get("RINGHUB_BENCH",
+                       str(ROOT / "build" / os.environ.get("VARIANT", "release") / "ringhub-bench"))
 FAULT_AT = 20  # the message on which a fault is committed
 
 
@@ -274,15 +278,18 @@ class SendFaults(WithServer):
                 self.assertRegex(result.stdout, r"answers\s+p50")
 
     def test_each_fault_is_named(self):
-        for fault, words in (("drop", "messages lost"), ("flip", "messages corrupted"),
-                             ("from", "messages corrupted"), ("swap", "messages reordered"),
-                             ("twice", "messages not expected"),
-                             ("answers", "messages not expected"),
-                             ("silent", "requests without an answer"),
-                             ("stored", "messages refused by the server"),
-                             ("refuse", "messages refused by the server")):
+        # all at once: most of them end with five seconds of waiting
+        cases = (("drop", "messages lost"), ("flip", "messages corrupted"),
+                 ("from", "messages corrupted"), ("swap", "messages reordered"),
+                 ("twice", "messages not expected"), ("answers", "messages not expected"),
+                 ("silent", "requests without an answer"),
+                 ("stored", "messages refused by the server"),
+                 ("refuse", "messages refused by the server"))
+        with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
+            results = list(pool.map(lambda case: self.send(case[0], "--depth", "4"), cases))
+        for (fault, words), result in zip(cases, results):
             with self.subTest(fault=fault):
-                self.assert_fault(self.send(fault, "--depth", "4"), words)
+                self.assert_fault(result, words)
 
     def test_a_server_without_a_welcome_is_refused(self):
         result = bench("send", "--url", self.server.url("/echo?x=1"), "--duration", "100ms",
@@ -362,12 +369,38 @@ class Figures(WithServer):
     def test_an_interrupt_ends_early_and_reports(self):
         process = subprocess.Popen([BENCH, "echo", "--url", self.server.url("/echo"), "--duration",
                                     "60s", "--warmup", "0ms"], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
         time.sleep(0.7)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=15)
         self.assertEqual(process.returncode, 0, out)
         self.assertIn("ended early by a signal", out)
         self.assertIn("p99.99", out)
+
+
+class Silence(unittest.TestCase):
+    """A server that accepts and says nothing."""
+
+    def setUp(self):
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.sock.close)
+        self.url = f"ws://127.0.0.1:{self.sock.getsockname()[1]}/"
+
+    def test_it_is_not_waited_for_without_end(self):
+        result = bench("echo", "--url", self.url, "--connections", "3", timeout=25)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("3 connections refused", result.stdout)
+        self.assertIn("no handshake made progress", result.stdout)
+
+    def test_an_interrupt_ends_the_waiting(self):
+        process = subprocess.Popen([BENCH, "echo", "--url", self.url], stdout=subprocess.PIPE,
+                                   text=True)
+        self.addCleanup(process.kill)
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=5)
+        self.assertEqual(process.returncode, 1, out)
+        self.assertIn("ended early by a signal", out)
 
 
 class Usage(unittest.TestCase):

@@ -72,18 +72,20 @@ class Heartbeat(HubCase):
                              200)
 
     def test_a_silent_client_is_pinged_and_closed_with_4410(self):
-        for path in ("/ws?user_id=silent", "/echo"):
-            with self.subTest(path):
-                wire, began, pings = self.wire(path), time.monotonic(), 0
-                while (got := wire.frame()).opcode == raw.PING:
-                    pings += 1
-                took = time.monotonic() - began
-                self.assertEqual((got.opcode, got.payload[:2]),
-                                 (raw.CLOSE, (4410).to_bytes(2, "big")))
-                wire.end()
-                self.assertGreaterEqual(pings, 2)
-                self.assertGreater(took, 0.8)
-                self.assertLess(took, 5)
+        began = time.monotonic()
+        wires = [self.wire("/ws?user_id=silent"), self.wire("/echo")]
+        for wire in wires:
+            pings = 0
+            while (got := wire.frame()).opcode == raw.PING:
+                pings += 1
+            took = time.monotonic() - began
+            self.assertEqual((got.opcode, got.payload[:2]),
+                             (raw.CLOSE, (4410).to_bytes(2, "big")))
+            self.assertGreaterEqual(pings, 2)
+            self.assertGreater(took, 0.8)
+            self.assertLess(took, 5)
+        for wire in wires:
+            wire.end()  # although the close was never answered
 
     def test_any_frame_counts_as_life(self):
         answers = {

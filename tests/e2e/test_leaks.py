@@ -8,7 +8,7 @@ import unittest
 
 import raw
 from clients import ClientCase, open_client
-from hub import SLOWNESS, HubCase, eventually
+from hub import SLOWNESS, Hub, HubCase, eventually
 
 MANY = 5000
 STAGES = 8  # how far a connection of the crowd comes before it is reset
@@ -84,6 +84,32 @@ class Crowd(HubCase):
                    lambda: f"{self.hub.descriptors()} descriptors, {descriptors} before")
         # 10,000 connections more: a leak of 800 bytes each would show.
         self.assertLess(self.hub.rss_kib(), memory + 8 * 1024 * SLOWNESS)
+
+
+class FewDescriptors(unittest.TestCase):
+    """A hub that runs out of descriptors sheds load and recovers; it never ends."""
+
+    def test_more_connections_than_descriptors(self):
+        allow_descriptors(2000)
+        with Hub(descriptors=256) as hub:
+            with raw.Wire(hub) as first:
+                first.upgrade("/ws?user_id=first")
+                first.message()
+                crowd = [raw.Wire(hub) for _ in range(600)]
+                for wire in crowd:
+                    try:
+                        wire.send(raw.upgrade("/ws?user_id=crowd"))
+                    except ConnectionError:
+                        pass
+                first.send(raw.frame(raw.PING, b"served"))
+                self.assertEqual(first.frame()[:2], (raw.PONG, b"served"))
+                for wire in crowd:
+                    wire.reset()
+                eventually(lambda: hub.metric("ringhub_connections") == 1,
+                           lambda: hub.get("/metrics"))
+                with raw.Wire(hub) as late:
+                    late.upgrade("/ws?user_id=late")
+                    late.message()
 
 
 class Rude(ClientCase):

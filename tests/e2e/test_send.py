@@ -122,7 +122,7 @@ class Delivery(ClientCase):
                 client = await self.client(name)
                 await client.send_message(name, 1)
                 self.assertEqual((await client.message())["from"], name)
-                escaped = json.dumps(name).replace("e", "\\u0065")
+                escaped = json.dumps(name, ensure_ascii=False).replace("e", "\\u0065")
                 await client.send('{"type":"request","event":"message.send","data":'
                                   '{"to":%s,"content":2}}' % escaped)
                 self.assertEqual((await client.message())["content"], 2)

@@ -21,6 +21,8 @@
 #define MS UINT64_C(1000000)
 #define S  (1000 * MS)
 
+#define USER_ROOM 64 /* in a path, for the user_id= that the tool adds */
+
 /* ---- reading single values ---- */
 
 static bool read_count(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
@@ -84,25 +86,25 @@ static bool read_url(const char *url, struct load_opts *o)
 {
     const char *host = url + 5, *path;
     char text[280];
+    bool local, bare;
     size_t len;
 
     if (strncmp(url, "ws://", 5) != 0)
         return false;
     path = strchr(host, '/');
     len = path ? (size_t)(path - host) : strlen(host);
-    if (len == 0 || len >= sizeof(o->host) || strchr(url, '#') || strchr(url, ' '))
+    if (len == 0 || len >= sizeof(o->host) || url[strcspn(url, "# \t\r\n")] != '\0')
         return false;
     memcpy(o->host, host, len);
     o->host[len] = '\0';
-    if (strlen(path ? path : "/") >= sizeof(o->path) - 192) /* room for user_id= */
+    if (strlen(path ? path : "/") >= sizeof(o->path) - USER_ROOM)
         return false;
-    strcpy(o->path, path ? path : "/");
-    if (strncmp(o->host, "localhost", 9) == 0 && (o->host[9] == ':' || o->host[9] == '\0'))
-        snprintf(text, sizeof(text), "127.0.0.1%s", o->host + 9);
-    else
-        snprintf(text, sizeof(text), "%s", o->host);
-    if (o->host[len - 1] == ']' || !strchr(o->host, ':'))
-        strcat(text, ":80");
+    snprintf(o->path, sizeof(o->path), "%s", path ? path : "/");
+    local = strncmp(o->host, "localhost", 9) == 0 && (host[9] == ':' || len == 9);
+    bare = o->host[len - 1] == ']' || !strchr(o->host, ':');
+    if (snprintf(text, sizeof(text), "%s%s%s", local ? "127.0.0.1" : "", o->host + (local ? 9 : 0),
+                 bare ? ":80" : "") >= (int)sizeof(text))
+        return false;
     return rh_addr_parse(text, &o->target) == RH_OK;
 }
 

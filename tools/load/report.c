@@ -3,6 +3,8 @@
  * A rate, and CPU per message, come from two samples of running counters taken at the same moment,
  * not from the times that were planned: a late sample is then still a true one.
  */
+#include "tools/load/report.h"
+
 #include <string.h>
 
 #include "tools/load/report_int.h"

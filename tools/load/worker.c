@@ -5,9 +5,9 @@
  *     READY or DRAINED -- goodbye --> CLOSING -- all closed, or 2 s --> ENDED
  *
  * A pass: see whether a phase is over, make due what is due, send each connection's frames in one
- * piece, submit and collect. While completions come it asks without sleeping, which takes all that
- * are there; when none came it sleeps until the next message is due, NAP_NS at most, since the
- * conductor's wishes (start, end, goodbye) are seen between two passes only.
+ * piece, submit and collect. After a pass with many completions it asks without sleeping, which
+ * takes all that are there; else it sleeps until something completes or the next message is due,
+ * NAP_NS at most, since the conductor's wishes (start, end, goodbye) are seen between passes only.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,7 +22,8 @@
 #define NAP_NS   UINT64_C(20000000)
 #define CHECK_NS UINT64_C(2000000) /* between two looks at all connections */
 #define CQES     256
-#define SLACK_NS 1 /* of the thread's timers: the usual 50 us would be the tool's own latency */
+#define BUSY     16 /* so many completions: there may be more */
+#define SLACK_NS 1  /* of the thread's timers: the usual 50 us would be the tool's own latency */
 
 static const struct rh_uring_opts uring_opts = {
     .sq_entries = 1024,
@@ -100,6 +101,9 @@ void load_worker_note(struct load_worker *w, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(w->first.text, sizeof(w->first.text), fmt, args);
     va_end(args);
+    for (char *at = w->first.text; *at; at++) /* a server's words: for terminals and JSON */
+        if (*at < ' ' || *at > '~')
+            *at = '?';
 }
 
 /* ---- phases ---- */
@@ -109,23 +113,23 @@ static void set_phase(struct load_worker *w, enum load_phase phase)
     atomic_store_explicit(&w->phase, phase, memory_order_release); /* pairs with run.c's acquire */
 }
 
-/* When no handshake has ended for LOAD_STALL_NS, those in progress fail. */
-static void give_up_stalled(struct load_worker *w, uint64_t now)
+static void give_up_opening(struct load_worker *w, const char *why)
 {
-    if (w->opening == 0 || now < w->open_moved_ns + LOAD_STALL_NS)
-        return;
     for (uint32_t i = 0; i < w->open_next; i++)
         if (w->conns[i].state < LOAD_OPEN)
-            load_conn_fail(w, &w->conns[i], "no answer within %d s",
-                           (int)(LOAD_STALL_NS / 1000000000));
+            load_conn_fail(w, &w->conns[i], "%s", why);
 }
 
 static void opening(struct load_worker *w, uint64_t now)
 {
+    _Static_assert(LOAD_STALL_NS == UINT64_C(10000000000), "the words below say 10 s");
     bool stop = atomic_load_explicit(&w->run->stop, memory_order_relaxed);
 
-    give_up_stalled(w, now);
-    if (!stop)
+    if (stop)
+        give_up_opening(w, "the run was ended");
+    else if (w->opening > 0 && now >= w->open_moved_ns + LOAD_STALL_NS)
+        give_up_opening(w, "no handshake made progress for 10 s");
+    else
         load_open_some(w, now);
     if (w->opening == 0 && (stop || w->open_next == w->conns_count))
         set_phase(w, LOAD_READY);
@@ -234,7 +238,7 @@ static void flush(struct load_worker *w)
     w->dirty_count = 0;
 }
 
-/* Returns whether anything completed. */
+/* Returns whether so much completed that there is more to expect. */
 static bool pass(struct load_worker *w, bool busy)
 {
     struct rh_cqe cqes[CQES];
@@ -255,7 +259,7 @@ static bool pass(struct load_worker *w, bool busy)
     count = rh_uring_reap(w->uring, cqes, CQES);
     for (unsigned i = 0; i < count; i++)
         load_conn_on_cqe(w, &cqes[i]);
-    return count > 0;
+    return count >= BUSY;
 }
 
 void *load_worker_main(void *worker)
