@@ -1,0 +1,26 @@
+/* tests/sim/sim_hub.h - a hub's shards, driven on one thread in an order drawn from the seed.
+ *
+ * Who runs next is drawn among those that have something to do; when nobody has, the clock moves to
+ * the next thing that happens. A pass takes some microseconds. Between passes it is checked that no
+ * buffer is kept, that nobody sleeps over an event, and that nobody spins.
+ */
+#ifndef SIM_HUB_H
+#define SIM_HUB_H
+
+#include "core/config.h"
+#include "tests/sim/sim.h"
+
+/* Starts shards on fresh listeners; `cfg` is the caller's until sim_hub_stop. */
+void sim_hub_start(const struct rh_config *cfg);
+unsigned sim_hub_shard_of(const char *name);
+
+void sim_hub_run(uint64_t until_ns);
+
+/* Nobody is connected: nothing may be left of anybody, in no shard. */
+void sim_hub_check_empty(void);
+
+/* DRAIN, the shards' reports, STOP; then nothing at all may be left. */
+void sim_hub_drain(void); /* only the word */
+void sim_hub_stop(void);
+
+#endif
