@@ -181,6 +181,7 @@ static void check_empty_shard(const struct rh_shard *sh)
 {
     unsigned accepts = sh->draining ? 0 : RH_ACCEPTS * sh->listener_count;
     unsigned flying = sim_uring_flying(sh->uring);
+    size_t retries = 0;
 
     SIM_CHECK(sh->conn_count == 0, "shard %u has %u connections", sh->tid, sh->conn_count);
     SIM_CHECK(rh_map_count(&sh->users) == 0, "shard %u has users", sh->tid);
@@ -194,8 +195,10 @@ static void check_empty_shard(const struct rh_shard *sh)
     for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
         SIM_CHECK(rh_list_empty(&sh->credit[i]), "shard %u: somebody waits for a credit", sh->tid);
     SIM_CHECK(flying <= accepts, "shard %u has %u operations under way", sh->tid, flying);
-    SIM_CHECK(rh_wheel_count(&sh->wheel) == 0 || flying < accepts,
-              "shard %u has %zu timers", sh->tid, rh_wheel_count(&sh->wheel));
+    for (unsigned i = 0; i < sh->listener_count; i++)
+        retries += rh_timer_armed(&sh->listeners[i].retry);
+    SIM_CHECK(rh_wheel_count(&sh->wheel) == retries, "shard %u has %zu timers, of which %zu retries",
+              sh->tid, rh_wheel_count(&sh->wheel), retries);
 }
 
 void sim_hub_check_empty(void)

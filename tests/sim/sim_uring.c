@@ -408,14 +408,14 @@ static void submit_cancel(struct rh_uring *u, struct op *op)
 {
     struct op *target = NULL;
 
+    if (sim_chance(300)) /* what has come already may still come first */
+        run_due(u);
     for (struct rh_list *at = u->flying.next; at != &u->flying && !target; at = at->next) {
         struct op *each = rh_container_of(at, struct op, node);
 
         if (each->tag == op->target)
             target = each;
     }
-    if (target && sim_chance(300)) /* what has come first comes first */
-        target->due_ns = RH_MIN(target->due_ns, sim_soon());
     if (target) {
         target->cancelled = true;
         target->due_ns = sim_soon();
