@@ -230,13 +230,14 @@ static void start_thread(struct rh_hub *hub, unsigned i)
 {
     struct hub_thread *t = &hub->threads[i];
     char name[32];
+    int rc;
 
     snprintf(name, sizeof(name), "rh-shard-%u", i); /* cut to what the kernel takes */
     t->hub = hub;
-    t->rc = rh_thread_start(&t->thread, (int)i, name, shard_thread, t);
-    t->started = t->rc == RH_OK;
-    if (!t->started)
-        rh_fault_set(&t->fault, t->rc, "cannot start a thread");
+    rc = rh_thread_start(&t->thread, (int)i, name, shard_thread, t);
+    t->started = rc == RH_OK;
+    if (!t->started) /* else rc is the thread's to write, under the lock */
+        t->rc = rh_fault_set(&t->fault, rc, "cannot start a thread");
 }
 
 static void log_started(const struct rh_hub *hub)

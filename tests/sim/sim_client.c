@@ -144,9 +144,9 @@ static void say_message(struct sim_client *c)
     bool named = sim_chance(400);
     struct sim_said said = {
         .client = c->id,
-        .to_user = (unsigned)sim_below(c->plan.users),
+        .to_user = c->plan.aims ? c->plan.aim : (unsigned)sim_below(c->plan.users),
         .high = named && priority >= 2,
-        .asked = sim_chance(800),
+        .asked = c->plan.aims || sim_chance(800),
         .is_message = true,
         .pad = sim_below(sim_chance(800) ? RH_MIN(c->plan.pad_max, (size_t)300) + 1
                                          : c->plan.pad_max + 1),

@@ -30,6 +30,8 @@ struct sim_plan {
     uint64_t stall_ns, stall_for_ns; /* reads nothing in that time; 0: never */
     uint64_t end_ns;                 /* SIM_NEVER: when told */
     enum sim_ending ending;
+    bool aims;                       /* at this user only, and asks for answers */
+    unsigned aim;
     bool eager;  /* says the first things before it has its welcome */
     bool mute;   /* connects, and never finishes its handshake */
     bool chatty; /* pings, fragments, unknown events */
