@@ -203,6 +203,7 @@ static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_a
         return 0;
     }
     rh_conn_open(sh, c, RH_IS_WS);
+    rh_conn_flush(sh, c); /* now: a message of the high lane must not overtake the 101 */
     rh_stat_add(&sh->stats, RH_STAT_connections_accepted, 1);
     rh_conn_recv(sh, c);
     return 0;

@@ -433,7 +433,7 @@ int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
     return RH_OK;
 }
 
-static void flush(struct rh_shard *sh, struct rh_conn *c)
+void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
 {
     unsigned count;
 
@@ -459,7 +459,7 @@ void rh_conn_flush_all(struct rh_shard *sh)
 
         sh->dirty = c->dirty;
         c->is_dirty = false;
-        flush(sh, c);
+        rh_conn_flush(sh, c);
     }
 }
 

@@ -249,6 +249,8 @@ static const char *check_send(struct rh_shard *sh, struct send *s)
 {
     const char *why = check_to(s);
 
+    s->id.len = 0;
+    s->high = false;
     if (!why && s->p[P_ID].kind != RH_JSON_NONE)
         why = check_given_id(s->p[P_ID], s->id_text, &s->id, "id: 1 to 64 of A-Z a-z 0-9 . _ : -");
     if (!why)
@@ -337,8 +339,8 @@ static struct rh_msg *make_message(struct rh_shard *sh, const struct send *s,
 static int message_send(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                         unsigned *ret_shard)
 {
-    struct send s = {0};
-    char refusal[160] = "";
+    struct send s;
+    char refusal[160];
     const char *why = refusal;
     struct rh_msg *msg;
     uint64_t hash;

@@ -239,6 +239,8 @@ void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used);
  * policy says); RH_ENOMEM; RH_ECLOSED: it does not take messages any more. */
 int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c);
+/* Puts what waits under way, unless something is. */
+void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c);
 void rh_conn_flush_all(struct rh_shard *sh);
 /* Does its queue stand at a bound after a send was tried? */
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c);

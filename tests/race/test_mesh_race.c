@@ -473,8 +473,7 @@ RH_TEST(mesh_race, who_goes_to_sleep_while_another_publishes_is_woken_or_stays_a
     rh_net_destroy(net);
     printf("# %llu of %u fell asleep, %llu lost\n", (unsigned long long)duel.slept, ROUNDS,
            (unsigned long long)duel.lost);
-    RH_EQ_U64(duel.lost, 0);
-    RH_OK_IF(duel.slept > 0);
+    RH_EQ_U64(duel.lost, 0); /* how many fell asleep is up to the machine's load */
 }
 
 RH_TEST(mesh_race, what_is_published_during_a_pop_is_popped_then_or_next)

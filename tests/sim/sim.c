@@ -39,9 +39,9 @@ static struct rh_config *begin(uint64_t seed, bool loud)
 }
 
 /* Nothing of the hub is left, not even a byte. */
-static void finish(struct rh_config *take_cfg)
+static void finish(struct rh_config *take_cfg, bool empty)
 {
-    sim_hub_stop();
+    sim_hub_stop(empty);
     rh_config_destroy(take_cfg);
     if (sim_mem_live())
         sim_mem_list();
@@ -92,7 +92,7 @@ static void one_message(uint64_t seed, bool loud)
     SIM_CHECK(!sim_client_dropped(sender) && !sim_client_dropped(receiver), "a bad end");
     sim_hub_check_empty();
     sim_hub_drain();
-    finish(cfg);
+    finish(cfg, true);
 }
 
 static void first_case(uint64_t seed, bool loud)
@@ -175,7 +175,7 @@ static void draw_plan(const struct traffic *t, struct sim_plan *plan)
     plan->pad_max = t->pad_max;
     plan->end_ns = SIM_NEVER;
     plan->eager = sim_chance(150);
-    plan->mute = sim_chance(50);
+    plan->mute = !plan->eager && sim_chance(50);
     plan->chatty = sim_chance(400);
     if (sim_chance(200)) {
         plan->stall_ns = sim_below(CONNECT_TIME);
@@ -226,7 +226,7 @@ static void traffic(uint64_t seed, bool loud)
 {
     struct rh_config *cfg = begin(seed, loud);
     struct traffic t = {0};
-    bool lossless;
+    bool lossless, empty = true;
 
     draw_world(&t, cfg);
     sim_hub_start(cfg);
@@ -238,6 +238,9 @@ static void traffic(uint64_t seed, bool loud)
     if (t.early) {
         sim_hub_run(sim_below(2 * CONNECT_TIME));
         sim_hub_drain();
+        empty = sim_chance(500);
+        if (empty)
+            sim_hub_run(sim_now() + CONNECT_TIME + LEAVE_TIME);
     } else {
         sim_hub_run(TALK_TIME);
         sim_knobs.stalls = 0;
@@ -249,7 +252,7 @@ static void traffic(uint64_t seed, bool loud)
         sim_hub_drain();
     }
     sim_knobs.bad_allocs = 0;
-    finish(cfg);
+    finish(cfg, empty);
     check_codes(&t);
     sim_world_end();
 }
@@ -281,8 +284,7 @@ int main(int argc, char **argv)
     if (only && *only && !strstr("sim_traffic_first_case", only))
         runs = 0;
     sim_on_crash();
-    if (!loud)
-        atomic_store(&rh_log_threshold, RH_LOG_ERROR + 1);
+    atomic_store(&rh_log_threshold, RH_LOG_ERROR + 1);
     for (uint64_t i = 0; i < runs; i++) {
         first_case(seed + i, loud);
         traffic(seed + i, loud);

@@ -19,8 +19,10 @@ void sim_hub_run(uint64_t until_ns);
 /* Nobody is connected: nothing may be left of anybody, in no shard. */
 void sim_hub_check_empty(void);
 
-/* DRAIN, the shards' reports, STOP; then nothing at all may be left. */
-void sim_hub_drain(void); /* only the word */
-void sim_hub_stop(void);
+/* Says DRAIN to all. */
+void sim_hub_drain(void);
+/* Waits for the shards' reports, says STOP, waits for their ends; then nothing at all may be left.
+ * `empty`: nobody comes any more, so the shards are empty when they say that they are. */
+void sim_hub_stop(bool empty);
 
 #endif

@@ -78,10 +78,11 @@ void *rh_mem_zalloc_aligned(size_t size)
 
 void rh_mem_free(void *mem)
 {
-    struct head *h = (struct head *)mem - 1;
+    struct head *h;
 
     if (!mem)
         return;
+    h = (struct head *)mem - 1;
     SIM_CHECK(h->mark == MARK, "freed twice, or never allocated: %p", mem);
     h->mark = 0;
     UNPOISON((char *)mem + h->size, -h->size & (RH_CACHE_LINE - 1));

@@ -73,6 +73,7 @@ struct rh_uring {
     unsigned cq_head, cq_count;
     bool asleep;
     uint64_t sleep_until, wake_ns;
+    uint64_t due_ns; /* not later than any operation's */
 };
 
 /* ---- life ---- */
@@ -111,7 +112,7 @@ int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_urin
     u->mem = sim_keep((size_t)u->buffers * RH_URING_BUFFER);
     u->lent = sim_keep(u->buffers);
     u->ready = sim_keep(u->buffers * sizeof(*u->ready));
-    u->wake_ns = SIM_NEVER;
+    u->wake_ns = u->due_ns = SIM_NEVER;
     rh_list_init(&u->queued);
     rh_list_init(&u->flying);
     for (unsigned i = 0; i < u->buffers; i++)
@@ -199,6 +200,13 @@ void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
     queue(u, CANCEL, -1, tag)->target = target;
 }
 
+/* To be tried at that time at the latest. */
+static void set_due(struct op *op, uint64_t at_ns)
+{
+    op->due_ns = RH_MIN(op->due_ns, at_ns);
+    op->ring->due_ns = RH_MIN(op->ring->due_ns, at_ns);
+}
+
 /* ---- completing ---- */
 
 static void post(struct rh_uring *u, const struct op *op, int res, unsigned flags, uint16_t buffer)
@@ -209,14 +217,6 @@ static void post(struct rh_uring *u, const struct op *op, int res, unsigned flag
     if (op->kind != ACCEPT || res != -ECANCELED)
         sim_trace("shard %d: %s fd=%d -> %d%s", u->tid, kind_names[op->kind], op->fd, res,
                   flags & RH_CQE_MORE ? " more" : "");
-}
-
-static void complete(struct op *op, int res)
-{
-    struct rh_uring *u = op->ring;
-
-    op_over(op);
-    post(u, op, res, 0, 0);
 }
 
 /* FNV-1a over all bytes of a send. */
@@ -230,6 +230,16 @@ static uint64_t sum_of(const struct op *op)
     return sum;
 }
 
+static void complete(struct op *op, int res)
+{
+    struct rh_uring *u = op->ring;
+
+    SIM_CHECK(op->kind != SEND || sum_of(op) == op->sum,
+              "bytes were changed while they were being sent (fd %d)", op->fd);
+    op_over(op);
+    post(u, op, res, 0, 0);
+}
+
 /* ---- running ---- */
 
 static void file_changed(struct sim_file *file)
@@ -237,7 +247,7 @@ static void file_changed(struct sim_file *file)
     for (struct rh_list *at = file->ops.next; at != &file->ops; at = at->next) {
         struct op *op = rh_container_of(at, struct op, of_file);
 
-        op->due_ns = RH_MIN(op->due_ns, sim_soon());
+        set_due(op, sim_soon());
     }
 }
 
@@ -294,10 +304,8 @@ static bool run_recv_step(struct op *op)
         complete(op, n);
         return false;
     }
-    UNPOISON(at, u->headroom + (size_t)n);
     u->ready_head = (u->ready_head + 1) % u->buffers;
     u->ready_count--;
-    u->lent[buffer] = true;
     if (once || sim_chance(sim_knobs.drops_more)) {
         op_over(op);
         post(u, op, n, RH_CQE_BUFFER, buffer);
@@ -311,7 +319,7 @@ static void run_recv(struct op *op)
 {
     while (run_recv_step(op)) {
         if (sim_chance(300)) { /* others have their turn first */
-            op->due_ns = sim_soon();
+            set_due(op, sim_soon());
             return;
         }
     }
@@ -342,8 +350,6 @@ static void run_send(struct op *op)
 {
     uint8_t piece[4096];
 
-    SIM_CHECK(sum_of(op) == op->sum, "bytes were changed while they were being sent (fd %d)",
-              op->fd);
     while (op->done < op->len) {
         size_t n = gather(op, piece, sizeof(piece));
         int took = sim_write(op->file->end, piece, n);
@@ -356,7 +362,7 @@ static void run_send(struct op *op)
             return; /* until the peer has taken something */
         op->done += (size_t)took;
         if (op->done == op->len && sim_chance(200)) {
-            op->due_ns = sim_soon(); /* sent, but nobody has heard */
+            set_due(op, sim_soon()); /* sent, but nobody has heard */
             return;
         }
     }
@@ -386,19 +392,20 @@ static void run(struct op *op)
 /* All that is due, in any order. */
 static void run_due(struct rh_uring *u)
 {
-    for (;;) {
+    while (u->due_ns <= sim_now()) {
         struct op *chosen = NULL;
         unsigned count = 0;
 
+        u->due_ns = SIM_NEVER;
         for (struct rh_list *at = u->flying.next; at != &u->flying; at = at->next) {
             struct op *op = rh_container_of(at, struct op, node);
 
+            u->due_ns = RH_MIN(u->due_ns, op->due_ns);
             if (op->due_ns <= sim_now() && sim_below(++count) == 0)
                 chosen = op;
         }
-        if (!chosen)
-            return;
-        run(chosen);
+        if (chosen)
+            run(chosen);
     }
 }
 
@@ -418,7 +425,7 @@ static void submit_cancel(struct rh_uring *u, struct op *op)
     }
     if (target) {
         target->cancelled = true;
-        target->due_ns = sim_soon();
+        set_due(target, sim_soon());
     }
     rh_list_del(&op->node);
     post(u, op, target ? 0 : -ENOENT, 0, 0);
@@ -456,7 +463,7 @@ static void submit(struct rh_uring *u, struct op *op)
     if (op->kind == SEND || op->waits || sim_chance(700))
         run(op); /* at once */
     else
-        op->due_ns = sim_soon();
+        set_due(op, sim_soon());
 }
 
 int rh_uring_enter(struct rh_uring *u, uint64_t wait_ns)
@@ -476,8 +483,13 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
 {
     unsigned count = RH_MIN(u->cq_count, max);
 
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         dst[i] = u->cq[(u->cq_head + i) % CQ_ROOM];
+        if (!(dst[i].flags & RH_CQE_BUFFER))
+            continue;
+        u->lent[dst[i].buffer] = true;
+        UNPOISON(buffer_start(u, dst[i].buffer), u->headroom + (size_t)dst[i].res);
+    }
     u->cq_head = (u->cq_head + count) % CQ_ROOM;
     u->cq_count -= count;
     return count;
@@ -558,11 +570,7 @@ int sim_listen(void)
 
 uint64_t sim_uring_due(const struct rh_uring *u)
 {
-    uint64_t due = u->asleep ? RH_MIN(u->sleep_until, u->wake_ns) : sim_now();
-
-    for (const struct rh_list *at = u->flying.next; at != &u->flying; at = at->next)
-        due = RH_MIN(due, rh_container_of(at, struct op, node)->due_ns);
-    return due;
+    return u->asleep ? RH_MIN(RH_MIN(u->sleep_until, u->wake_ns), u->due_ns) : sim_now();
 }
 
 void sim_uring_wake_up(struct rh_uring *u)
