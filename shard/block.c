@@ -53,20 +53,30 @@ void rh_block_give(struct rh_blocks *stock, struct rh_block *block)
     stock->kept++;
 }
 
-static bool block_grow(struct rh_blocks *stock, struct rh_block **block, size_t len,
-                       size_t headroom)
+/* Moves what counts to the front, over what was eaten. */
+static void block_compact(struct rh_block *block)
+{
+    memmove(block->bytes, rh_block_at(block), rh_block_len(block));
+    block->used -= block->start;
+    block->start = 0;
+}
+
+static bool block_grow(struct rh_blocks *stock, struct rh_block **block, size_t len)
 {
     struct rh_block *old = *block;
-    size_t need = old ? old->used + len : headroom + len;
-    struct rh_block *grown = rh_block_take(stock, old ? RH_MAX(need, 2 * (size_t)old->room) : need);
+    size_t need = rh_block_len(old) + len;
+    struct rh_block *grown;
 
+    if (old && need <= old->room / 2) { /* paid for by the half at least that was eaten */
+        block_compact(old);
+        return true;
+    }
+    grown = rh_block_take(stock, old ? RH_MAX(need, 2 * (size_t)old->room) : need);
     if (!grown)
         return false;
-    grown->start = old ? old->start : (uint32_t)headroom;
-    grown->used = grown->start;
     if (old) {
-        memcpy(rh_block_at(grown), rh_block_at(old), rh_block_len(old));
-        grown->used += rh_block_len(old);
+        memcpy(grown->bytes, rh_block_at(old), rh_block_len(old));
+        grown->used = rh_block_len(old);
     }
     rh_block_give(stock, old);
     *block = grown;
@@ -74,10 +84,9 @@ static bool block_grow(struct rh_blocks *stock, struct rh_block **block, size_t 
 }
 
 bool rh_block_append(struct rh_blocks *stock, struct rh_block **block, const void *bytes,
-                     size_t len, size_t headroom)
+                     size_t len)
 {
-    if ((!*block || (*block)->room - (*block)->used < len) &&
-        !block_grow(stock, block, len, headroom))
+    if ((!*block || (*block)->room - (*block)->used < len) && !block_grow(stock, block, len))
         return false;
     memcpy((*block)->bytes + (*block)->used, bytes, len);
     (*block)->used += (uint32_t)len;

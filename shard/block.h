@@ -31,10 +31,11 @@ struct rh_blocks {
 struct rh_block *rh_block_take(struct rh_blocks *stock, size_t room);
 void rh_block_give(struct rh_blocks *stock, struct rh_block *block); /* accepts NULL */
 
-/* Appends, growing *block (which may be NULL) to at least twice its size where that is needed;
- * `headroom` bytes are left free in front of a new one. False: no memory, nothing changed. */
+/* Appends; where there is no room, over what was eaten in front (`start`), or into a block of at
+ * least twice the size. *block may be NULL. It never has more than four times the room of what it
+ * holds. False: no memory, nothing changed. */
 bool rh_block_append(struct rh_blocks *stock, struct rh_block **block, const void *bytes,
-                     size_t len, size_t headroom);
+                     size_t len);
 
 static inline uint8_t *rh_block_at(struct rh_block *block)
 {

@@ -108,7 +108,7 @@ static void text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size
 
     if (handle_text(sh, c, at, len, &to))
         return;
-    if (rh_block_append(&sh->stock.blocks, &copy, at, len, 0)) {
+    if (rh_block_append(&sh->stock.blocks, &copy, at, len)) {
         hold(sh, c, copy, to);
         return;
     }
@@ -168,8 +168,7 @@ static void piece(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
 {
     bool wanted = c->kind == RH_IS_ECHO || ev->opcode == RH_WS_TEXT;
 
-    if (wanted && ev->len &&
-        !rh_block_append(&sh->stock.blocks, &c->message, ev->data, ev->len, 0)) {
+    if (wanted && ev->len && !rh_block_append(&sh->stock.blocks, &c->message, ev->data, ev->len)) {
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
         rh_conn_close(sh, c, 1013, "out of memory");
         return;

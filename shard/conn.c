@@ -232,7 +232,7 @@ static size_t consume(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_
 
 static void keep(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len)
 {
-    if (!rh_block_append(&sh->stock.blocks, &c->rest, at, len, 0)) {
+    if (!rh_block_append(&sh->stock.blocks, &c->rest, at, len)) {
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
         rh_conn_cut(sh, c, 1013);
         return;

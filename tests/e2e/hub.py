@@ -7,6 +7,7 @@ error and no sanitizer report: so every test also tests a clean end. HubCase giv
 class one hub; run_daemon is for starts that are meant to fail.
 """
 
+import asyncio
 import json
 import os
 import pathlib
@@ -216,4 +217,8 @@ class HubCase(unittest.IsolatedAsyncioTestCase):
         cls.hub.stop()
 
     def setUp(self):
-        self.assertIsNone(self.hub.process.poll(), "the hub died:\n" + self.hub.log_text())
+        if self.hub.process.poll() is not None:
+            self.fail("the hub died:\n" + self.hub.log_text())
+
+    async def asyncSetUp(self):
+        asyncio.get_running_loop().set_debug(False)  # unittest's default; it is slow and noisy

@@ -59,6 +59,17 @@ class Welcome(ClientCase):
                     got = envelope(wire.message().payload.decode())
                     self.assertEqual((got["request_id"], got["data"]), (str(i), i))
 
+    async def test_a_lot_behind_the_handshake_travels_with_the_connection(self):
+        for user in range(8):
+            asks = [json.dumps({"type": "request", "event": "ping", "request_id": str(i),
+                                "data": "x" * 1000}) for i in range(300)]
+            with raw.Wire(self.hub) as wire:
+                wire.upgrade(f"/ws?user_id=much-{user}",
+                             behind=b"".join(raw.frame(raw.TEXT, ask) for ask in asks))
+                wire.message()
+                for i in range(300):
+                    self.assertEqual(json.loads(wire.message().payload)["request_id"], str(i))
+
 
 class Ping(ClientCase):
 

@@ -185,6 +185,9 @@ class Endpoints(HubCase):
         except (raw.Closed, BrokenPipeError, ConnectionResetError):
             pass  # refused to go on: as good
 
+    def test_a_target_in_absolute_form_is_served(self):
+        self.assertEqual(self.ask(f"http://127.0.0.1:{self.hub.port}/healthz").status, 200)
+
     def test_half_closing_after_the_request_still_gets_the_answer(self):
         wire = self.wire()
         wire.send(raw.request("/healthz"))
@@ -321,6 +324,11 @@ class Metrics(ClientCase):
                 self.assertEqual(wire.response().status, 400)
         await self.settled("ringhub_connections_refused_total", before + 2)
         self.assertIn('ringhub_connections_refused_total{cause="', self.hub.get("/metrics"))
+
+    async def test_connections_are_told_by_transport(self):
+        await self.client("metrics-transport")
+        self.assertGreaterEqual(self.hub.metrics()['ringhub_connections{transport="websocket"}'],
+                                1)
 
     async def test_no_user_name_is_in_a_label(self):
         await self.client("metrics-secret-name")

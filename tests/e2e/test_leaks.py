@@ -116,6 +116,7 @@ class Rude(ClientCase):
     """Garbage and floods harm only those who send them."""
 
     async def asyncSetUp(self):
+        await super().asyncSetUp()
         self.witness = await self.client("witness")
 
     async def asyncTearDown(self):

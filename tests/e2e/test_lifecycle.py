@@ -11,8 +11,11 @@ import signal
 import socket
 import struct
 import tempfile
+import threading
 import time
 import unittest
+
+import websockets
 
 import raw
 from clients import open_client
@@ -55,6 +58,67 @@ class Stop(unittest.TestCase):
 
     def test_sigint_does_the_same(self):
         self.stop_with_clients(signal.SIGINT)
+
+    def test_sigterm_in_the_midst_of_traffic(self):
+        async def talk(client, users):
+            number = 0
+            try:
+                while True:
+                    await client.send({"type": "request", "event": "message.send",
+                                       "request_id": str(number), "data": {
+                                           "to": users[number % len(users)], "content": "x" * 500}})
+                    number += 1
+                    await asyncio.sleep(0)
+            except websockets.ConnectionClosed:
+                return number
+
+        async def run():
+            hub = Hub({"limits.send_queue_messages": 20_000})
+            try:
+                users = [f"busy-{i}" for i in range(24)]
+                clients = await asyncio.gather(*(open_client(hub, user) for user in users))
+                talks = [asyncio.ensure_future(talk(client, users)) for client in clients]
+                ends = [asyncio.ensure_future(client.closed()) for client in clients]
+                await asyncio.sleep(0.3)
+                hub.process.send_signal(signal.SIGTERM)
+                self.assertEqual({code for code, _ in await asyncio.gather(*ends)}, {1001})
+                self.assertGreater(sum(await asyncio.gather(*talks)), 100)
+                hub.process.wait(DEADLINE)
+            except BaseException:
+                hub.kill()
+                raise
+            hub.stop()
+
+        asyncio.run(run())
+
+    def test_sigterm_in_a_storm_of_handshakes(self):
+        hub = Hub()
+        stop = threading.Event()
+
+        def storm(thread):
+            number = 0
+            while not stop.is_set():
+                try:
+                    with raw.Wire(hub) as wire:
+                        wire.send(raw.upgrade(f"/ws?user_id=storm-{thread}-{number}"))
+                        if number % 2:
+                            wire.response()
+                except (raw.Closed, OSError):
+                    pass
+                number += 1
+
+        threads = [threading.Thread(target=storm, args=(i,)) for i in range(4)]
+        try:
+            for thread in threads:
+                thread.start()
+            eventually(lambda: hub.metric("ringhub_connections_accepted_total") > 200, "a storm")
+            hub.process.send_signal(signal.SIGTERM)
+            hub.process.wait(DEADLINE)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        hub.stop()
 
     def test_without_clients_it_ends_at_once(self):
         hub = Hub()

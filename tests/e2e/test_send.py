@@ -6,7 +6,9 @@ import json
 import time
 import unittest
 
-from clients import ClientCase
+import raw
+from clients import ClientCase, open_client
+from hub import Hub
 from test_envelope import OPAQUE, SPACED, member
 
 
@@ -234,6 +236,29 @@ class Order(ClientCase):
 
         await asyncio.gather(*map(send, senders), *map(receive, receivers))
 
+    async def test_many_large_messages_at_once(self):
+        """More bytes between two shards than may be unanswered there: senders wait, nobody loses."""
+        senders = await self.clients([f"bulk-{i}" for i in range(6)])
+        receiver = await self.client("bulk-in")
+        content = "x" * 900_000
+
+        async def send(client):
+            for number in range(8):
+                await client.send({"type": "request", "event": "message.send",
+                                   "request_id": str(number),
+                                   "data": {"to": "bulk-in", "content": [number, content]}})
+            for number in range(8):
+                self.assertEqual((await client.receive())["code"], 200)
+
+        async def receive():
+            next_of = {client.user: 0 for client in senders}
+            for _ in range(8 * len(senders)):
+                data = await receiver.message()
+                self.assertEqual(data["content"], [next_of[data["from"]], content])
+                next_of[data["from"]] += 1
+
+        await asyncio.gather(*map(send, senders), receive())
+
     async def test_answers_come_in_order_too(self):
         anna, bert = await self.clients(["answers-anna", "answers-bert"])
         for number in range(200):
@@ -269,6 +294,38 @@ class Order(ClientCase):
         for lane in lanes.values():
             self.assertEqual(lane, sorted(lane))
             self.assertEqual(len(lane), 30)
+
+    async def test_high_priority_overtakes_what_is_queued(self):
+        wire = raw.Wire(self.hub, receive_buffer=4096)
+        self.addCleanup(wire.sock.close)
+        wire.upgrade("/ws?user_id=jam")
+        wire.message()
+        anna = await self.client("jam-anna")
+        for number in range(1000):
+            await anna.send_message("jam", [number, "x" * 8000])
+        for number in range(20):
+            await anna.send_message("jam", [1000 + number, ""], priority="high")
+        order = [json.loads(wire.message().payload)["data"]["content"][0] for _ in range(1020)]
+        self.assertLess(order.index(1019), 1019 - 100, "nothing was overtaken")
+        self.assertEqual([n for n in order if n < 1000], list(range(1000)))
+        self.assertEqual([n for n in order if n >= 1000], list(range(1000, 1020)))
+
+
+class Restart(unittest.TestCase):
+
+    def test_seq_increases_across_restarts(self):
+        async def one(hub):
+            client = await open_client(hub, "restarted")
+            await client.send_message("restarted", 1)
+            seq = (await client.message())["seq"]
+            await client.close()
+            return seq
+
+        seqs = []
+        for _ in range(3):
+            with Hub() as hub:
+                seqs.append(asyncio.run(one(hub)))
+        self.assertEqual(seqs, sorted(set(seqs)))
 
 
 if __name__ == "__main__":

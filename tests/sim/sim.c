@@ -128,6 +128,7 @@ struct traffic {
     unsigned clients, users;
     size_t pad_max;
     bool tight; /* queues with little room: slow consumers are closed */
+    bool burst; /* few clients say very much at once: credits run out */
     bool early; /* the drain comes in the middle of it */
     struct sim_plan plans[SIM_CLIENTS_MAX];
     struct sim_client *all[SIM_CLIENTS_MAX];
@@ -156,7 +157,15 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
     t->pad_max = ONE_OF(20, 1000, 8000, 40000);
     t->tight = sim_chance(300);
     t->early = sim_chance(200);
+    t->burst = !t->tight && sim_chance(60);
     cfg->shards = (uint32_t)ONE_OF(1, 2, 2, 3);
+    if (t->burst) {
+        t->clients = 3 + (unsigned)sim_below(5);
+        t->pad_max = 40;
+        sim_knobs.stalls = 30;
+        cfg->shards = 2;
+        cfg->limits_send_queue_messages = 1 << 16;
+    }
     if (t->tight) {
         cfg->limits_send_queue_messages = (uint32_t)ONE_OF(1, 2, 8);
         cfg->limits_send_queue_bytes = ONE_OF(1024, 16384);
@@ -175,6 +184,11 @@ static void draw_plan(const struct traffic *t, struct sim_plan *plan)
     plan->pad_max = t->pad_max;
     plan->end_ns = SIM_NEVER;
     plan->eager = sim_chance(150);
+    if (t->burst) {
+        plan->says = 500 + (unsigned)sim_below(600);
+        plan->gap_us = 0;
+        plan->connect_ns = sim_below(10 * SIM_MS);
+    }
     plan->mute = !plan->eager && sim_chance(50);
     plan->chatty = sim_chance(400);
     if (sim_chance(200)) {

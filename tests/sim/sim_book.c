@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SAID_MAX 8192
+#define SAID_MAX 16384
 
 enum { NORMAL, HIGH, LANES };
 
