@@ -168,7 +168,7 @@ static int load_list(struct load *ld, const struct rh_config_key *key, size_t li
     if (key->kind != RH_KIND_ADDRS)
         return fail(ld, line, "takes one value, not a list");
     for (size_t n = 0;; n++) {
-        yaml_event_t ev;
+        yaml_event_t ev = {0};
         int rc = next(ld, &ev);
 
         if (rc < 0)
@@ -251,7 +251,7 @@ static int load_value(struct load *ld, size_t line)
     const struct rh_config_key *key;
     enum rh_config_found found = rh_config_find(ld->path, &key);
     char where[RH_CONFIG_WHERE];
-    yaml_event_t ev;
+    yaml_event_t ev = {0};
     int rc = 0;
 
     place(ld, line, where);
@@ -282,7 +282,7 @@ static int load_mapping(struct load *ld)
     size_t base = ld->path_len;
 
     for (;;) {
-        yaml_event_t ev;
+        yaml_event_t ev = {0};
         size_t line;
         bool end;
         int rc = next(ld, &ev);
@@ -312,7 +312,7 @@ static int load_stream(struct load *ld)
     bool had_one = false;
 
     for (;;) {
-        yaml_event_t ev;
+        yaml_event_t ev = {0};
         bool end;
         int rc = next(ld, &ev);
 

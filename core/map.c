@@ -67,7 +67,7 @@ out:
 
 void rh_map_fini(struct rh_map *m)
 {
-    rh_assert(m->visiting == 0);
+    rh_assert(m->visiting == 0 && (m->dir || m->room == 0));
     for (size_t i = 0; i * SEGMENT < m->room; i++)
         rh_mem_free(m->dir[i]);
     rh_mem_free(m->dir);

@@ -168,7 +168,7 @@ int rh_stat_render(struct rh_stats *const blocks[], unsigned n, char **ret_text,
 {
     static const char *const types[] = {
         [COUNTER] = "counter", [GAUGE] = "gauge", [TIME] = "histogram"};
-    const struct row *family = NULL;
+    const struct row *family = &rows[0]; /* the table begins with one */
     struct page page = {.rc = 0};
 
     for (const struct row *row = rows; row < rows + RH_COUNT(rows); row++) {

@@ -391,8 +391,8 @@ static int parse_absolute_form(struct rh_http_head *head, const char **why)
     struct rh_span scheme = {at, colon ? (uint32_t)(colon - at) : 0}, host;
     unsigned port;
 
-    if ((!rh_http_same(scheme, "http") && !rh_http_same(scheme, "https")) || end - colon < 3 ||
-        colon[1] != '/' || colon[2] != '/')
+    if (!colon || (!rh_http_same(scheme, "http") && !rh_http_same(scheme, "https")) ||
+        end - colon < 3 || colon[1] != '/' || colon[2] != '/')
         return refuse(why, 400, "a request target of a form that is not served here");
     from = colon + 3;
     for (at = from; at < end && *at != '/' && *at != '?'; at++)

@@ -16,10 +16,9 @@
 #include "core/err.h"
 #include "proto/envelope.h"
 
-/* ---- echo ---- */
-
-static void echo(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const uint8_t *at,
-                 size_t len)
+/* Queues a frame of these bytes: an echo, a pong, a ping. */
+static void send_frame(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const void *at,
+                       size_t len)
 {
     uint8_t *own = rh_conn_own(sh, c, RH_MSG_HEAD_ROOM + len);
     size_t head;
@@ -27,7 +26,8 @@ static void echo(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const u
     if (!own)
         return;
     head = rh_ws_head(own, opcode, true, len, NULL);
-    memcpy(own + head, at, len);
+    if (len)
+        memcpy(own + head, at, len);
     rh_conn_own_done(sh, c, head + len);
 }
 
@@ -141,7 +141,7 @@ void rh_client_retry(struct rh_shard *sh, struct rh_conn *c)
 static void whole_message(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
 {
     if (c->kind == RH_IS_ECHO)
-        echo(sh, c, ev->opcode, ev->data, ev->len);
+        send_frame(sh, c, ev->opcode, ev->data, ev->len);
     else if (ev->opcode == RH_WS_BINARY)
         invalid(sh, c, (struct rh_span){0}, "a binary message: envelopes are text");
     else
@@ -155,7 +155,7 @@ static void finish_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcod
 
     c->message = NULL;
     if (c->kind == RH_IS_ECHO && message) {
-        echo(sh, c, opcode, rh_block_at(message), rh_block_len(message));
+        send_frame(sh, c, opcode, rh_block_at(message), rh_block_len(message));
         rh_block_give(&sh->stock.blocks, message);
     } else if (message) {
         text_block(sh, c, message);
@@ -177,24 +177,10 @@ static void piece(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
         finish_message(sh, c, ev->opcode);
 }
 
-static void control(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const void *at,
-                    size_t len)
-{
-    uint8_t *own = rh_conn_own(sh, c, RH_MSG_HEAD_ROOM + len);
-    size_t head;
-
-    if (!own)
-        return;
-    head = rh_ws_head(own, opcode, true, len, NULL);
-    if (len)
-        memcpy(own + head, at, len);
-    rh_conn_own_done(sh, c, head + len);
-}
-
 void rh_client_ping(struct rh_shard *sh, struct rh_conn *c)
 {
     rh_stat_add(&sh->stats, RH_STAT_heartbeat_pings, 1);
-    control(sh, c, RH_WS_OP_PING, NULL, 0);
+    send_frame(sh, c, RH_WS_OP_PING, NULL, 0);
 }
 
 static void protocol_error(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
@@ -221,7 +207,7 @@ static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
         break;
     case RH_WS_PING:
         if (open)
-            control(sh, c, RH_WS_OP_PONG, ev->data, ev->len);
+            send_frame(sh, c, RH_WS_OP_PONG, ev->data, ev->len);
         break;
     case RH_WS_CLOSE:
         rh_conn_peer_close(sh, c, ev->code);

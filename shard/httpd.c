@@ -37,83 +37,47 @@ static void answer(struct rh_shard *sh, struct rh_conn *c, unsigned status, cons
         c->last_answer = true;
 }
 
-static const char *error_name(unsigned status)
-{
-    switch (status) {
-    case 401:
-        return rh_wire_error_name(RH_WIRE_unauthorized);
-    case 403:
-        return rh_wire_error_name(RH_WIRE_forbidden);
-    case 404:
-        return rh_wire_error_name(RH_WIRE_not_found);
-    case 405:
-        return rh_wire_error_name(RH_WIRE_method_not_allowed);
-    case 414:
-        return rh_wire_error_name(RH_WIRE_uri_too_long);
-    case 426:
-        return rh_wire_error_name(RH_WIRE_upgrade_required);
-    case 429:
-        return rh_wire_error_name(RH_WIRE_rate_limited);
-    case 431:
-        return rh_wire_error_name(RH_WIRE_head_too_large);
-    case 500:
-        return rh_wire_error_name(RH_WIRE_internal);
-    case 503:
-        return rh_wire_error_name(RH_WIRE_unavailable);
-    default:
-        return rh_wire_error_name(RH_WIRE_bad_request);
-    }
-}
+/* What a refusal is called, counted as, and says besides; the first row is for all others. */
+struct refusal {
+    unsigned status;
+    enum rh_wire_error name;
+    enum rh_stat stat;
+    const char *fields;
+};
 
-static enum rh_stat refusal_stat(const struct rh_shard *sh, unsigned status)
-{
-    switch (status) {
-    case 401:
-        return RH_STAT_connections_refused_unauthorized;
-    case 403:
-        return RH_STAT_connections_refused_forbidden;
-    case 404:
-        return RH_STAT_connections_refused_not_found;
-    case 405:
-        return RH_STAT_connections_refused_method;
-    case 414:
-        return RH_STAT_connections_refused_uri;
-    case 426:
-        return RH_STAT_connections_refused_upgrade;
-    case 429:
-        return RH_STAT_connections_refused_too_many;
-    case 431:
-        return RH_STAT_connections_refused_head;
-    case 503:
-        return sh->draining ? RH_STAT_connections_refused_draining
-                            : RH_STAT_connections_refused_full;
-    default:
-        return RH_STAT_connections_refused_malformed;
-    }
-}
+static const struct refusal refusals[] = {
+    {400, RH_WIRE_bad_request, RH_STAT_connections_refused_malformed, ""},
+    {401, RH_WIRE_unauthorized, RH_STAT_connections_refused_unauthorized, ""},
+    {403, RH_WIRE_forbidden, RH_STAT_connections_refused_forbidden, ""},
+    {404, RH_WIRE_not_found, RH_STAT_connections_refused_not_found, ""},
+    {405, RH_WIRE_method_not_allowed, RH_STAT_connections_refused_method, "Allow: GET, HEAD\r\n"},
+    {414, RH_WIRE_uri_too_long, RH_STAT_connections_refused_uri, ""},
+    {426, RH_WIRE_upgrade_required, RH_STAT_connections_refused_upgrade, RH_UPGRADE_426_FIELDS},
+    {429, RH_WIRE_rate_limited, RH_STAT_connections_refused_too_many, ""},
+    {431, RH_WIRE_head_too_large, RH_STAT_connections_refused_head, ""},
+    {500, RH_WIRE_internal, RH_STAT_connections_refused_memory, ""},
+    {503, RH_WIRE_unavailable, RH_STAT_connections_refused_full, "Retry-After: 1\r\n"},
+};
 
-static const char *refusal_fields(unsigned status)
+static const struct refusal *find_refusal(unsigned status)
 {
-    switch (status) {
-    case 405:
-        return "Allow: GET, HEAD\r\n";
-    case 426:
-        return RH_UPGRADE_426_FIELDS;
-    case 503:
-        return "Retry-After: 1\r\n";
-    default:
-        return "";
-    }
+    for (size_t i = 0; i < RH_COUNT(refusals); i++)
+        if (refusals[i].status == status)
+            return &refusals[i];
+    return &refusals[0];
 }
 
 void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *why,
                      bool keep)
 {
-    const char *name = error_name(status);
+    const struct refusal *refusal = find_refusal(status);
+    const char *name = rh_wire_error_name(refusal->name);
     char body[ANSWER_ROOM];
     struct rh_writer w;
 
-    rh_stat_add(&sh->stats, refusal_stat(sh, status), 1);
+    rh_stat_add(
+        &sh->stats,
+        status == 503 && sh->draining ? RH_STAT_connections_refused_draining : refusal->stat, 1);
     rh_writer_init(&w, body, sizeof(body));
     RH_PUT(&w, "{\"error\":{\"code\":\"");
     rh_put(&w, name, strlen(name));
@@ -121,8 +85,7 @@ void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, co
     rh_put_str(&w, (struct rh_span){why, (uint32_t)strlen(why)});
     RH_PUT(&w, "}}\n");
     rh_assert(!w.full);
-    answer(sh, c, status, "application/json", refusal_fields(status), body, rh_writer_len(&w),
-           keep);
+    answer(sh, c, status, "application/json", refusal->fields, body, rh_writer_len(&w), keep);
 }
 
 static void answer_text(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *text,

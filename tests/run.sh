@@ -26,7 +26,7 @@ trap '[ -z "$job" ] || kill "$job"; exit 130' INT TERM
 
 # run NAME COMMAND... - runs it, books its counts, and shows its output when something failed.
 run() {
-    local name=$1 ran=0 bad=0 status summary
+    local name=$1 ran=0 bad=0 began=$SECONDS status summary
     shift
 
     timeout -k 5 "$deadline" ${fixed[@]+"${fixed[@]}"} "$@" >"$log" 2>&1 </dev/null &
@@ -51,7 +51,7 @@ run() {
         cat "$log"
         echo "  FAIL  $name: $bad of $ran (exit status $status)"
     elif [ "$ran" -gt 0 ]; then
-        printf '  ok    %-44s %5d\n' "$name" "$ran"
+        printf '  ok    %-44s %4d tests %4d s\n' "$name" "$ran" $((SECONDS - began))
     fi
 }
 

@@ -174,15 +174,21 @@ class Stop(unittest.TestCase):
             holder.message()
             hub.process.send_signal(signal.SIGTERM)
             self.assertEqual(holder.frame().opcode, raw.CLOSE)
-            for head, status in ((raw.request("/livez"), 200), (raw.request("/healthz"), 200),
-                                 (raw.request("/readyz"), 503),
-                                 (raw.upgrade("/ws?user_id=late"), 503)):
+
+            def ask(head):
                 with raw.Wire(hub) as wire:
                     wire.send(head)
-                    answer = wire.response()
-                self.assertEqual(answer.status, status, head)
-                if head.startswith(b"GET /ws"):
-                    self.assertRegex(answer.headers["retry-after"], r"^\d+$")
+                    return wire.response()
+
+            eventually(lambda: all(ask(raw.request("/readyz")).status == 503 for _ in range(12)),
+                       "every shard knows")
+            for _ in range(20):  # on all shards
+                self.assertEqual(ask(raw.request("/readyz")).status, 503)
+                self.assertEqual(ask(raw.request("/livez")).status, 200)
+                self.assertEqual(ask(raw.request("/healthz")).status, 200)
+                late = ask(raw.upgrade("/ws?user_id=late"))
+                self.assertEqual(late.status, 503)
+                self.assertRegex(late.headers["retry-after"], r"^\d+$")
             holder.sock.close()
         except BaseException:
             hub.kill()

@@ -427,7 +427,7 @@ RH_TEST(outq, one_message_may_stand_in_many_queues)
 static void push_with_failures(void *arg)
 {
     static struct bench b;
-    char expected[2 << 10] = "", normal[2 << 10] = "";
+    char high[1 << 10] = "", normal[1 << 10] = "", expected[2 << 10];
     struct rh_block *block;
     unsigned frames = 0;
 
@@ -441,17 +441,17 @@ static void push_with_failures(void *arg)
     for (unsigned i = 0; i < 60; i++) {
         char kind = "nho"[i % 3];
         bool pushed = kind == 'o' ? push_own(&b, i) : push(&b, kind, i);
+        char *lane = kind == 'h' ? high : normal;
 
         if (pushed)
-            snprintf((kind == 'h' ? expected : normal) + strlen(kind == 'h' ? expected : normal),
-                     8, "%c%03u", kind, i);
+            snprintf(lane + strlen(lane), 8, "%c%03u", kind, i);
         frames += pushed;
         RH_EQ_INT(b.q->messages, frames);
     }
     block = rh_block_take(&b.stock.blocks, 10);
     if (block && !rh_outq_push_block(b.q, block))
         rh_block_give(&b.stock.blocks, block); /* still ours */
-    strcat(expected, normal);
+    snprintf(expected, sizeof(expected), "%s%s", high, normal);
     send_all(&b);
     RH_EQ_STR(b.text, expected);
     end(&b);

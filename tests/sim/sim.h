@@ -9,8 +9,12 @@
  *   sim.c         the cases, and main
  *   sim_hub       the shards: who runs next, the control thread, what must hold between passes
  *   sim_client    scripted clients with real handshakes and masked frames
+ *   sim_guest     others: echoes, HTTP requests one behind the other
+ *   sim_wire      what both have to write, in pieces
  *   sim_book      what was said, answered and received, and whether that was right
- *   sim_uring     the fake kernel: descriptors, operations, completions, provided buffers
+ *   sim_uring     the fake kernel's ring: queueing, completions, provided buffers
+ *   sim_op        what an operation does, and how it ends
+ *   sim_file      descriptors and listeners
  *   sim_net       connections: bytes on their way, ends of stream, resets
  *   sim_mem       an allocator that knows what is still out
  *   sim_world     clock, random numbers, what happens when, the trace
@@ -51,10 +55,10 @@ void sim_world_end(void);
 uint64_t sim_now(void); /* since the run began */
 void sim_move_clock(uint64_t to_ns);
 uint64_t sim_rand(void);
-uint64_t sim_below(uint64_t n);      /* 0 to n - 1 */
-bool sim_chance(unsigned per_1000);  /* true so often */
-uint64_t sim_soon(void);             /* now and an ordinary delay: short mostly, long sometimes */
-void *sim_keep(size_t size);         /* zeroed */
+uint64_t sim_below(uint64_t n);     /* 0 to n - 1 */
+bool sim_chance(unsigned per_1000); /* true so often */
+uint64_t sim_soon(void);            /* now and an ordinary delay: short mostly, long sometimes */
+void *sim_keep(size_t size);        /* zeroed */
 
 /* Calls what(arg) when the clock is there; in order of time, else of the calls. */
 void sim_at(uint64_t at_ns, void (*what)(void *arg), void *arg);
@@ -66,7 +70,7 @@ void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 const char *sim_trace_text(size_t *ret_len); /* of the run, until it ends */
 
 /* Ends the program: the run failed. Says which, why, and how to see it again. */
-_Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void sim_fail(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void sim_on_crash(void); /* the same sentence when it dies of something else */
 
 #define SIM_CHECK(cond, ...)                                                                       \

@@ -13,14 +13,12 @@
 #include <string.h>
 
 #include "proto/json.h"
-#include "proto/mask.h"
 #include "proto/upgrade.h"
 #include "proto/ws.h"
-#include "tests/sim/sim_uring.h"
+#include "tests/sim/sim_wire.h"
 
 #define IN_ROOM   8192
 #define TEXT_ROOM (SIM_PAD_MAX + 4096)
-#define KEY       "c2ltdWxhdGlvbi1rZXktMQ=="
 
 enum state { WAITING, SHAKING, OPEN, CLOSING, GONE };
 
@@ -28,8 +26,8 @@ struct sim_client {
     unsigned id;
     struct sim_plan plan;
     enum state state;
-    struct sim_end *end;
-    bool step_comes, joined, dropped, said_close, heard_end;
+    struct sim_wire wire;
+    bool joined, dropped, said_close, heard_end;
     bool told; /* to end */
     unsigned code;
     unsigned said;
@@ -39,66 +37,18 @@ struct sim_client {
     size_t in_len;
     char text[TEXT_ROOM + 1]; /* of the message being read */
     size_t text_len;
-    uint8_t *out;
-    size_t out_len, out_room;
 };
 
 static void step(void *arg);
 
-/* ---- writing ---- */
-
-static void put(struct sim_client *c, const void *bytes, size_t len)
-{
-    if (c->out_len + len > c->out_room) {
-        size_t room = 2 * (c->out_len + len);
-        uint8_t *out = sim_keep(room);
-
-        if (c->out_len)
-            memcpy(out, c->out, c->out_len);
-        c->out = out;
-        c->out_room = room;
-    }
-    memcpy(c->out + c->out_len, bytes, len);
-    c->out_len += len;
-}
-
-static void put_frame(struct sim_client *c, uint8_t opcode, bool fin, const void *at, size_t len)
-{
-    uint8_t head[RH_WS_HEAD_MAX], key[4];
-    uint64_t drawn = sim_rand();
-    size_t head_len;
-
-    memcpy(key, &drawn, sizeof(key));
-    head_len = rh_ws_head(head, opcode, fin, len, key);
-    put(c, head, head_len);
-    put(c, at, len);
-    rh_mask(c->out + c->out_len - len, c->out + c->out_len - len, len, key, 0);
-}
-
-/* In one frame or, when it likes, in several with a ping between. */
-static void put_text(struct sim_client *c, const char *text, size_t len)
-{
-    uint8_t opcode = RH_WS_TEXT;
-
-    while (c->plan.chatty && len > 1 && sim_chance(400)) {
-        size_t part = sim_below(len);
-
-        put_frame(c, opcode, false, text, part);
-        opcode = RH_WS_CONT;
-        text += part;
-        len -= part;
-        if (sim_chance(300))
-            put_frame(c, RH_WS_OP_PING, true, "hello", sim_below(6));
-    }
-    put_frame(c, opcode, true, text, len);
-}
+/* ---- ending ---- */
 
 static void put_close(struct sim_client *c)
 {
     static const uint8_t code[] = {1000 >> 8, 1000 & 0xff};
 
     if (!c->said_close)
-        put_frame(c, RH_WS_OP_CLOSE, true, code, sim_chance(800) ? sizeof(code) : 0);
+        sim_wire_frame(&c->wire, RH_WS_OP_CLOSE, true, code, sim_chance(800) ? sizeof(code) : 0);
     c->said_close = true;
 }
 
@@ -106,32 +56,11 @@ static void gone(struct sim_client *c, bool abort)
 {
     if (c->state == GONE)
         return;
-    if (c->end)
-        sim_close(c->end, abort);
+    if (c->wire.end)
+        sim_close(c->wire.end, abort);
     sim_trace("client %u: gone%s", c->id, abort ? " with a reset" : "");
     sim_book_left(c->id);
     c->state = GONE;
-}
-
-static void write_some(struct sim_client *c)
-{
-    while (c->out_len && c->state != GONE) {
-        size_t n = sim_chance(600) ? c->out_len : 1 + sim_below(c->out_len);
-        int took = sim_write(c->end, c->out, n);
-
-        if (took < 0) {
-            c->out_len = 0; /* reading will tell */
-            return;
-        }
-        memmove(c->out, c->out + took, c->out_len - (size_t)took);
-        c->out_len -= (size_t)took;
-        if ((size_t)took < n)
-            return; /* until there is room */
-        if (c->out_len && sim_chance(500)) {
-            sim_at(sim_soon(), step, c);
-            return;
-        }
-    }
 }
 
 /* ---- what it says ---- */
@@ -162,8 +91,9 @@ static void say_message(struct sim_client *c)
     if (named)
         len += (size_t)sprintf(text + len, ",\"priority\":\"%s\"", priorities[priority]);
     len += (size_t)sprintf(text + len, "}}");
-    sim_trace("client %u: says m%u to u%u%s", c->id, number, said.to_user, said.high ? " high" : "");
-    put_text(c, text, len);
+    sim_trace("client %u: says m%u to u%u%s", c->id, number, said.to_user,
+              said.high ? " high" : "");
+    sim_wire_message(&c->wire, RH_WS_TEXT, text, len, c->plan.chatty);
 }
 
 /* Something that the hub answers itself. */
@@ -175,7 +105,7 @@ static void say_request(struct sim_client *c)
     int len = sprintf(text, "{\"type\":\"request\",\"event\":\"%s\",\"request_id\":\"r%u\"}",
                       sim_chance(500) ? "ping" : "no.such.event", number);
 
-    put_text(c, text, (size_t)len);
+    sim_wire_message(&c->wire, RH_WS_TEXT, text, (size_t)len, c->plan.chatty);
 }
 
 static void say_what_is_due(struct sim_client *c)
@@ -292,7 +222,7 @@ static void hear(struct sim_client *c, const struct rh_ws_event *ev)
         break;
     case RH_WS_PING:
         if (!c->said_close)
-            put_frame(c, RH_WS_OP_PONG, true, ev->data, ev->len);
+            sim_wire_frame(&c->wire, RH_WS_OP_PONG, true, ev->data, ev->len);
         break;
     case RH_WS_CLOSE:
         hear_close(c, ev->code);
@@ -306,7 +236,7 @@ static void hear(struct sim_client *c, const struct rh_ws_event *ev)
 
 static size_t hear_handshake(struct sim_client *c)
 {
-    int used = rh_upgrade_answer((const char *)c->in, c->in_len, KEY);
+    int used = rh_upgrade_answer((const char *)c->in, c->in_len, SIM_KEY);
 
     if (used == 0)
         return 0;
@@ -358,7 +288,8 @@ static void read_all(struct sim_client *c)
 {
     while (c->state != GONE && !stalls(c)) {
         size_t room = IN_ROOM - c->in_len;
-        int n = sim_read(c->end, c->in + c->in_len, sim_chance(300) ? 1 + sim_below(room) : room);
+        int n =
+            sim_read(c->wire.end, c->in + c->in_len, sim_chance(300) ? 1 + sim_below(room) : room);
 
         if (n == -EAGAIN)
             return;
@@ -373,36 +304,22 @@ static void read_all(struct sim_client *c)
 
 /* ---- the plan ---- */
 
-static void changed(void *arg)
-{
-    struct sim_client *c = arg;
-
-    if (c->step_comes)
-        return;
-    c->step_comes = true;
-    sim_at(sim_soon(), step, c);
-}
-
 static void connect_now(struct sim_client *c)
 {
     char path[64], head[512];
     size_t len;
-    struct sim_end *end = sim_net_connect(c->id);
 
     snprintf(path, sizeof(path), "/ws?user_id=u%u%s%s", c->plan.user,
              c->plan.device ? "&device=" : "", c->plan.device ? c->plan.device : "");
-    if (!sim_knock(end->peer)) {
+    if (!sim_wire_connect(&c->wire, c->id, step, c)) {
         c->dropped = true;
         gone(c, true);
         return;
     }
-    c->end = end;
-    end->changed = changed;
-    end->arg = c;
     c->state = SHAKING;
-    len = rh_upgrade_request(head, sizeof(head), "localhost", path, KEY);
+    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY);
     sim_trace("client %u: connects as u%u", c->id, c->plan.user);
-    put(c, head, c->plan.mute ? sim_below(len) : len);
+    sim_wire_put(&c->wire, head, c->plan.mute ? sim_below(len) : len);
 }
 
 static void end_now(struct sim_client *c, enum sim_ending ending)
@@ -416,8 +333,8 @@ static void end_now(struct sim_client *c, enum sim_ending ending)
         gone(c, ending == SIM_RESETS);
         break;
     case SIM_SHUTS:
-        sim_shut(c->end, false, true);
-        c->out_len = 0;
+        sim_shut(c->wire.end, false, true);
+        c->wire.out_len = 0;
         c->said_close = true;
         break;
     default:
@@ -434,7 +351,6 @@ static void step(void *arg)
 {
     struct sim_client *c = arg;
 
-    c->step_comes = false;
     if (c->state == WAITING)
         connect_now(c);
     if (c->state == GONE)
@@ -445,7 +361,7 @@ static void step(void *arg)
     if (c->state == GONE)
         return;
     say_what_is_due(c);
-    write_some(c);
+    sim_wire_write(&c->wire);
 }
 
 struct sim_client *sim_client_start(unsigned id, const struct sim_plan *plan)

@@ -23,14 +23,14 @@ struct sim_plan {
     unsigned user;
     const char *device; /* or NULL */
     uint64_t connect_ns;
-    unsigned says;      /* so many things */
-    unsigned users;     /* to users 0 to this - 1 */
-    unsigned gap_us;    /* at most this long between two; 0: all at once */
+    unsigned says;   /* so many things */
+    unsigned users;  /* to users 0 to this - 1 */
+    unsigned gap_us; /* at most this long between two; 0: all at once */
     size_t pad_max;
     uint64_t stall_ns, stall_for_ns; /* reads nothing in that time; 0: never */
     uint64_t end_ns;                 /* SIM_NEVER: when told */
     enum sim_ending ending;
-    bool aims;                       /* at this user only, and asks for answers */
+    bool aims; /* at this user only, and asks for answers */
     unsigned aim;
     bool eager;  /* says the first things before it has its welcome */
     bool mute;   /* connects, and never finishes its handshake */

@@ -5,9 +5,9 @@
 
 #include "tests/sim/sim_uring.h"
 
-#define FDS_MAX   4096
-#define FD_FIRST  3
-#define BACKLOG   1024
+#define FDS_MAX  4096
+#define FD_FIRST 3
+#define BACKLOG  1024
 
 static struct sim_file *fds[FDS_MAX];
 static unsigned files_open;

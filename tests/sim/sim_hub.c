@@ -104,7 +104,7 @@ static void trace_hops(unsigned from, const uint32_t before[SHARDS_MAX + 1])
 static void pass(unsigned tid)
 {
     struct rh_shard *sh = hub.all[tid];
-    uint32_t before[SHARDS_MAX + 1];
+    uint32_t before[SHARDS_MAX + 1] = {0};
 
     for (unsigned to = 0; to <= hub.shards; to++)
         before[to] = rh_net_depth_any(hub.net, tid, to);
@@ -197,8 +197,9 @@ static void check_empty_shard(const struct rh_shard *sh)
     SIM_CHECK(flying <= accepts, "shard %u has %u operations under way", sh->tid, flying);
     for (unsigned i = 0; i < sh->listener_count; i++)
         retries += rh_timer_armed(&sh->listeners[i].retry);
-    SIM_CHECK(rh_wheel_count(&sh->wheel) == retries, "shard %u has %zu timers, of which %zu retries",
-              sh->tid, rh_wheel_count(&sh->wheel), retries);
+    SIM_CHECK(rh_wheel_count(&sh->wheel) == retries,
+              "shard %u has %zu timers, of which %zu retries", sh->tid, rh_wheel_count(&sh->wheel),
+              retries);
 }
 
 void sim_hub_check_empty(void)

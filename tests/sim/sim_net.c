@@ -22,6 +22,7 @@ static void break_end(void *arg)
         return;
     end->reset = true;
     end->out->wrote = end->out->arrived; /* what was to be sent is lost */
+    end->in.wrote = end->in.arrived;     /* and what comes behind the reset */
     if (sim_chance(500))
         end->in.took = end->in.arrived; /* and, with some luck, what was not read */
     changed(end);

@@ -28,9 +28,9 @@ struct sim_end {
     struct sim_end *peer;
     unsigned id;
     bool server;
-    bool reset;    /* the connection is broken */
-    bool told;     /* ... and the owner has been told ECONNRESET */
-    bool shut_in;  /* by our own shutdown */
+    bool reset;   /* the connection is broken */
+    bool told;    /* ... and the owner has been told ECONNRESET */
+    bool shut_in; /* by our own shutdown */
     bool shut_out;
     bool closed;
     void (*changed)(void *arg); /* something may be possible that was not */
