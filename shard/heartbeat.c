@@ -7,7 +7,9 @@
  *   HTTP             answered (or upgraded) by since + limits.handshake_timeout
  *   OPEN             a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a
  *                    send is under way and the peer takes nothing for limits.send_timeout
- *   CLOSING, LINGER  cut at since + RH_CLOSE_WAIT_MS (LINGER in a drain: RH_LINGER_DRAIN_MS)
+ *   CLOSING, LINGER  cut at since + RH_CLOSE_WAIT_MS
+ *
+ * While the hub drains, HTTP and LINGER get RH_DRAIN_WAIT_MS only.
  *
  * A paused connection is not heard, so it is not counted as dead. Whether a peer takes anything is
  * asked of the kernel, and only for sends that are still under way at a look.
@@ -36,13 +38,23 @@ static uint64_t open_due(const struct rh_shard *sh, const struct rh_conn *c)
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t due = c->since_ms + (c->state == RH_CONN_LINGER && sh->draining ? RH_LINGER_DRAIN_MS
-                                                                             : RH_CLOSE_WAIT_MS);
+    uint64_t due;
 
-    if (c->state == RH_CONN_HTTP)
-        due = c->since_ms + sh->cfg->limits_handshake_timeout_ms;
-    else if (c->state == RH_CONN_OPEN)
+    switch ((enum rh_conn_state)c->state) {
+    case RH_CONN_HTTP:
+        due =
+            c->since_ms + (sh->draining ? RH_DRAIN_WAIT_MS : sh->cfg->limits_handshake_timeout_ms);
+        break;
+    case RH_CONN_OPEN:
         due = open_due(sh, c);
+        break;
+    case RH_CONN_LINGER:
+        due = c->since_ms + (sh->draining ? RH_DRAIN_WAIT_MS : RH_CLOSE_WAIT_MS);
+        break;
+    default:
+        due = c->since_ms + RH_CLOSE_WAIT_MS;
+        break;
+    }
     rh_timer_set(&sh->wheel, &c->timer, due);
 }
 

@@ -135,14 +135,16 @@ void rh_shard_destroy(struct rh_shard *sh)
 
 static void drain_conn(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (c->state == RH_CONN_OPEN)
+    if (c->state == RH_CONN_OPEN) {
         rh_conn_close(sh, c, 1001, "going away");
-    else if (c->state == RH_CONN_HTTP && c->out)
+    } else if (c->state == RH_CONN_HTTP && c->out) {
         c->last_answer = true;
-    else if (c->state == RH_CONN_HTTP && c->rest)
+    } else if (c->state == RH_CONN_HTTP && c->rest) {
         rh_httpd_refuse(sh, c, 503, "the server is shutting down", false);
-    else if (c->state == RH_CONN_HTTP)
-        rh_conn_cut(sh, c, 1001); /* between two requests */
+    } else if (c->state == RH_CONN_HTTP) { /* a request may be on its way */
+        c->since_ms = sh->now_ms;
+        rh_heartbeat_set(sh, c);
+    }
 }
 
 static void drain(struct rh_shard *sh)

@@ -32,18 +32,18 @@
 
 #define RH_ON_SHARD(sh) rh_assert((int)(sh)->tid == rh_tid_self())
 
-#define RH_ACCEPTS         32         /* single-shot accepts that wait, per listener */
-#define RH_RECV_BUFFERS    2048       /* provided buffers per shard: a stall's worth of arrivals */
-#define RH_HEADROOM        160        /* in front of received bytes: at least RH_WS_TAIL_MAX */
-#define RH_REAP            256        /* completions looked at in one go */
-#define RH_TIMERS_A_PASS   1024       /* timers fired in one pass */
-#define RH_HELD_MAX        (16 << 10) /* received and unread bytes a paused connection may keep */
-#define RH_CLOSE_WAIT_MS   5000       /* for the peer's close frame, or its end of stream */
-#define RH_LINGER_DRAIN_MS 500        /* for the end of a stream that only we still hold up */
-#define RH_LATE_MS         100        /* a pass this late looks at arrivals before timers */
-#define RH_STALL_MS        5000       /* a shard this long without a pass is not alive */
-#define RH_SLAB            256        /* connections in one piece of the slab */
-#define RH_SLABS_MAX       4096
+#define RH_ACCEPTS       32         /* single-shot accepts that wait, per listener */
+#define RH_RECV_BUFFERS  2048       /* provided buffers per shard: a stall's worth of arrivals */
+#define RH_HEADROOM      160        /* in front of received bytes: at least RH_WS_TAIL_MAX */
+#define RH_REAP          256        /* completions looked at in one go */
+#define RH_TIMERS_A_PASS 1024       /* timers fired in one pass */
+#define RH_HELD_MAX      (16 << 10) /* received and unread bytes a paused connection may keep */
+#define RH_CLOSE_WAIT_MS 5000       /* for the peer's close frame, or its end of stream */
+#define RH_DRAIN_WAIT_MS 500        /* while draining: for a request, and for an end of stream */
+#define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
+#define RH_STALL_MS      5000       /* a shard this long without a pass is not alive */
+#define RH_SLAB          256        /* connections in one piece of the slab */
+#define RH_SLABS_MAX     4096
 
 _Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits the headroom");
 

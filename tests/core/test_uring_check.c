@@ -605,6 +605,8 @@ RH_TEST(uring_sock, what_the_system_refuses_is_told_with_the_address)
     expect_words(&fault, strerror(EMFILE));
     RH_EQ_INT(fd, -7);
     RH_EQ_INT(rh_sock_listen(&addr, true, &fd, NULL), RH_EIO);
+    for (int i = 0; i < 8; i++) /* the leak check at the end needs some */
+        close(LAST_DESCRIPTOR - i);
 }
 
 RH_TEST(uring_sock, both_families_may_have_the_same_port)

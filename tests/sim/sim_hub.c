@@ -27,6 +27,7 @@ static struct {
     uint64_t stalled[SHARDS_MAX]; /* until then */
     unsigned quiet[SHARDS_MAX];
     uint64_t passes;
+    bool draining;
 } hub;
 
 /* ---- life ---- */
@@ -156,12 +157,39 @@ static bool step(uint64_t until_ns)
     return true;
 }
 
-void sim_hub_run(uint64_t until_ns)
+static void on_control_event(void *arg, const struct rh_event *ev)
+{
+    (void)arg;
+    SIM_CHECK(ev->kind == RH_EV_QUIET, "the control thread got %s", rh_event_name(ev->kind));
+    hub.quiet[ev->from]++;
+}
+
+/* The control thread looks for reports now and then, once it has said DRAIN. */
+static void control(void)
+{
+    struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
+
+    rh_mesh_awake(mesh);
+    rh_mesh_pop(mesh, on_control_event, NULL);
+    rh_mesh_publish(mesh);
+}
+
+static void run_shards(uint64_t until_ns)
 {
     while (sim_now() < until_ns && step(until_ns))
         ;
     sim_move_clock(RH_MAX(until_ns, sim_now()));
     sim_run_events();
+}
+
+void sim_hub_run(uint64_t until_ns)
+{
+    while (hub.draining && sim_now() < until_ns) {
+        run_shards(RH_MIN(until_ns, sim_now() + CONTROL_NAP));
+        control();
+    }
+    if (!hub.draining)
+        run_shards(until_ns);
 }
 
 /* ---- the end ---- */
@@ -228,14 +256,8 @@ static void tell_all(enum rh_event_kind kind)
 
 void sim_hub_drain(void)
 {
+    hub.draining = true;
     tell_all(RH_EV_DRAIN);
-}
-
-static void on_control_event(void *arg, const struct rh_event *ev)
-{
-    (void)arg;
-    SIM_CHECK(ev->kind == RH_EV_QUIET, "the control thread got %s", rh_event_name(ev->kind));
-    hub.quiet[ev->from]++;
 }
 
 static bool all_quiet(unsigned times)
@@ -249,16 +271,12 @@ static bool all_quiet(unsigned times)
 /* Until every shard has reported that often from now on. */
 static void await_quiet(unsigned times)
 {
-    struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
     uint64_t deadline = sim_now() + STOP_TIME;
 
     memset(hub.quiet, 0, sizeof(hub.quiet));
     while (!all_quiet(times)) {
         SIM_CHECK(sim_now() < deadline, "the shards do not come to rest");
         sim_hub_run(sim_now() + CONTROL_NAP);
-        rh_mesh_awake(mesh);
-        rh_mesh_pop(mesh, on_control_event, NULL);
-        rh_mesh_publish(mesh);
     }
 }
 
