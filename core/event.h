@@ -36,9 +36,9 @@ enum rh_event_class {
     X(HANDOVER, REQUEST, NONE, "a connection whose user lives on the popping shard; msg moves")    \
     X(HANDED, CONSEQUENCE, HANDOVER, "what became of a HANDOVER; a is the status")                 \
     X(QUIET, CONSEQUENCE, NONE,                                                                    \
-      "to the control thread: no connection, no credit out, no spill; a is the report's number")   \
+      "to the control thread: no connection, no credit out, no spill; a is the DRAIN's round")     \
     X(LOG, LOSSY, NONE, "a line for the log thread; msg moves")                                    \
-    X(DRAIN, CONTROL, NONE, "begin to close")                                                      \
+    X(DRAIN, CONTROL, NONE, "begin to close, and report when quiet; a is the round")               \
     X(STOP, CONTROL, NONE, "end the thread")
 
 enum rh_event_kind {

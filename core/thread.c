@@ -47,8 +47,10 @@ int rh_thread_start(struct rh_thread *thread, int tid, const char *name, void (*
     pthread_sigmask(SIG_SETMASK, &all, &before);
     rc = pthread_create(&handle, NULL, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc)
+        return RH_EIO;
     thread->handle = handle;
-    return rc ? RH_EIO : RH_OK;
+    return RH_OK;
 }
 
 void rh_thread_join(struct rh_thread *thread)

@@ -111,6 +111,8 @@ static void submit_now(struct rh_uring *u)
         submit(u, 0, &now);
         if (io_uring_smp_load_acquire(u->ring.sq.khead) == u->ring.sq.sqe_tail)
             return;
+        if (tries > SUBMIT_TRIES / 10)
+            usleep(1000); /* the kernel is short of memory: a second in all */
     }
     rh_assert(!"the kernel takes no operations any more");
 }
@@ -160,6 +162,10 @@ int rh_uring_open_buffers(struct io_uring *ring, struct io_uring_buf_ring **ret_
         return -ENOMEM;
     reg.ring_addr = (uintptr_t)mem;
     rc = io_uring_register_buf_ring(ring, &reg, 0);
+    if (rc == -EINVAL) { /* some distributions' 6.8 refuse reserved words that are all zero */
+        reg.resv[0] = 1;
+        rc = io_uring_register_buf_ring(ring, &reg, 0);
+    }
     if (rc < 0) {
         munmap(mem, bytes);
         return rc;

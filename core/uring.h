@@ -112,7 +112,8 @@ size_t rh_uring_buffer_bytes(const struct rh_uring *u); /* most that one complet
  * signal handler. */
 void rh_uring_wake_any(struct rh_uring *u);
 
-/* Completions that did not fit the queue and took the kernel's slow path, since the start. */
+/* How often rh_uring_reap found that completions had not fitted the queue and taken the kernel's
+ * slow path. */
 uint64_t rh_uring_overflows(const struct rh_uring *u);
 
 /* ---- plain sockets, any thread ------------------------------------------------------------- */

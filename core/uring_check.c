@@ -75,17 +75,18 @@ static int fault_eperm(struct rh_fault *fault)
 static int fault_enomem(struct rh_fault *fault, const struct rh_uring_opts *opts)
 {
     struct rlimit limit = {0};
-    unsigned long need = 0;
+    char need[64] = "";
 
     getrlimit(RLIMIT_MEMLOCK, &limit);
     if (opts)
-        need = 64ul * opts->sq_entries + 16ul * opts->cq_entries + 16ul * opts->buffers;
+        snprintf(need, sizeof(need), ", a shard needs about %u KiB",
+                 (64 * opts->sq_entries + 16 * opts->cq_entries + 16 * opts->buffers) / 1024 + 1);
     return rh_fault_set(
         fault, RH_ENOMEM,
         "not enough lockable memory for io_uring: RLIMIT_MEMLOCK is %lu KiB for all "
-        "processes of this user, a shard needs about %lu KiB: raise it (ulimit -l, "
-        "systemd's LimitMEMLOCK=infinity), or run fewer shards",
-        (unsigned long)(limit.rlim_cur / 1024), need / 1024 + 1);
+        "processes of this user%s: raise it (ulimit -l, systemd's "
+        "LimitMEMLOCK=infinity), or run fewer shards",
+        (unsigned long)(limit.rlim_cur / 1024), need);
 }
 
 int rh_uring_fault(struct rh_fault *fault, int err, const struct rh_uring_opts *opts)

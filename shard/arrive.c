@@ -95,15 +95,21 @@ static const char *identify(struct rh_shard *sh, const struct rh_http_head *head
     return why;
 }
 
+static bool is_forwarding(struct rh_span name)
+{
+    static const char prefix[] = "x-forwarded-";
+
+    return rh_http_same(name, "forwarded") ||
+           (name.len >= sizeof(prefix) - 1 &&
+            rh_http_same((struct rh_span){name.at, sizeof(prefix) - 1}, prefix));
+}
+
 static void warn_of_proxy(const struct rh_shard *sh, const struct rh_http_head *head)
 {
-    static const char *const fields[] = {"forwarded", "x-forwarded-for", "x-forwarded-host",
-                                         "x-forwarded-proto"};
-
-    for (size_t i = 0; i < RH_COUNT(fields); i++) {
-        if (rh_http_find(head, fields[i])) {
+    for (unsigned i = 0; i < head->header_count; i++) {
+        if (is_forwarding(head->headers[i].name)) {
             RH_LOG_EVERY(1, RH_LOG_WARN, "auth.forwarded", RH_KU("shard", sh->tid),
-                         RH_KS("field", fields[i]),
+                         RH_KSPAN("field", head->headers[i].name),
                          RH_KS("hint", "a proxy has put a hub with auth.mode none on the network"));
             return;
         }

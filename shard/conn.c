@@ -11,10 +11,10 @@
  *             the next buffer's headroom in front of what follows it.
  * Sending     At most one send under way; everything queued during a pass leaves in one.
  * Bounds      A queue is full when it stands at a bound after a send was tried, that is, while one
- *             submitted in an earlier pass is still under way. What one pass can add to a healthy
- *             connection is bounded by what a pass takes from the rings; four times the bound and a
- *             pass's worth ends any doubt.
- * Invariants  (1) state FREE or buried <=> no operation in flight.  (2) recv_armed counts as one in
+ *             submitted in an earlier pass is still under way. Between two tries a healthy one may
+ *             stand above it by what a pass brings, from rings and receive buffers; four times the
+ *             bound and that much ends any doubt.
+ * Invariants  (1) state FREE or buried => no operation in flight.  (2) recv_armed counts as one in
  *             inflight, a flying queue as another.  (3) paused => nothing is consumed.
  */
 #include "shard/shard_int.h"
@@ -191,6 +191,8 @@ static void unwait(struct rh_shard *sh, struct rh_conn *c)
 
 /* ---- receiving ---- */
 
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code);
+
 void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->recv_armed || c->starved || c->paused || c->state == RH_CONN_DEAD ||
@@ -305,6 +307,10 @@ static void recv_ended(struct rh_shard *sh, struct rh_conn *c, int res)
         c->eof = true; /* what came before it counts */
     } else if (res == 0 && c->kind == RH_IS_HTTP && c->out) {
         c->last_answer = true;
+    } else if (res == 0 && c->out && c->state != RH_CONN_LINGER) {
+        c->deaf = true; /* it sends no more, but may read: what is queued goes out first */
+        if (c->state == RH_CONN_OPEN)
+            begin_closing(sh, c, 1006);
     } else {
         rh_conn_cut(sh, c, 1006);
     }
@@ -349,7 +355,7 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
     if (c->paused || !reads(c))
         return;
     if (c->eof)
-        rh_conn_cut(sh, c, 1006);
+        recv_ended(sh, c, 0);
     else
         rh_conn_recv(sh, c);
 }
@@ -360,8 +366,8 @@ bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
 {
     const struct rh_outq *q = c->out;
     const struct rh_config *cfg = sh->cfg;
-    uint64_t messages_hard = 4ull * cfg->limits_send_queue_messages + RH_MESH_POP;
-    uint64_t bytes_hard = 4ull * cfg->limits_send_queue_bytes + cfg->limits_message_size;
+    uint64_t messages_hard = 4ull * cfg->limits_send_queue_messages + RH_PASS_MESSAGES;
+    uint64_t bytes_hard = 4ull * cfg->limits_send_queue_bytes + RH_PASS_BYTES;
 
     if (!q ||
         (q->messages < cfg->limits_send_queue_messages && q->bytes < cfg->limits_send_queue_bytes))
@@ -427,6 +433,7 @@ int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
     if (!queue_of(sh, c) || !rh_outq_push_msg(c->out, h)) {
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
         rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
+        rh_conn_close(sh, c, 1013, "out of memory"); /* not one that goes on with a hole */
         return RH_ENOMEM;
     }
     rh_conn_dirty(sh, c);
@@ -450,6 +457,7 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     c->inflight++;
     c->fly_pass = sh->pass;
     c->acked_ms = sh->now_ms;
+    rh_heartbeat_watch_send(sh, c);
 }
 
 void rh_conn_flush_all(struct rh_shard *sh)
@@ -486,6 +494,7 @@ static void drained(struct rh_shard *sh, struct rh_conn *c)
     if ((c->state == RH_CONN_CLOSING && c->deaf) || (c->state == RH_CONN_HTTP && c->last_answer)) {
         rh_conn_finish(sh, c);
     } else if (c->state == RH_CONN_HTTP) {
+        c->answered = true;
         c->since_ms = sh->now_ms; /* the next request's time begins */
         rh_heartbeat_set(sh, c);
         take_rest(sh, c);
@@ -539,6 +548,8 @@ static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     leave(sh, c, code);
     rh_conn_set_state(sh, c, RH_CONN_CLOSING);
     c->since_ms = sh->now_ms;
+    if (rh_outq_flying(c->out)) /* a peer that goes on taking has longer (heartbeat.c) */
+        c->acked = rh_uring_acked(sh->uring, c->fd);
     rh_heartbeat_set(sh, c);
     rh_block_give(&sh->stock.blocks, c->message);
     c->message = NULL;

@@ -4,83 +4,86 @@
  * it; when it fires, the dates are computed anew from what has been noted, and most often it is
  * only time for the next ping. So an active connection costs the wheel nothing.
  *
- *   HTTP             answered (or upgraded) by since + limits.handshake_timeout
- *   OPEN             a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a
- *                    send is under way and the peer takes nothing for limits.send_timeout
- *   CLOSING, LINGER  cut at since + RH_CLOSE_WAIT_MS
+ *   HTTP      answered (or upgraded) by since + limits.handshake_timeout
+ *   OPEN      a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a send is
+ *             under way and the peer takes nothing for limits.send_timeout
+ *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS
+ *   LINGER    cut at since + RH_CLOSE_WAIT_MS
  *
- * While the hub drains, HTTP and LINGER get RH_DRAIN_WAIT_MS only.
+ * While the hub drains, HTTP and LINGER get RH_DRAIN_WAIT_MS only. A connection that we do not read
+ * (paused, or without a receive buffer) is not heard, so it is not counted as dead.
  *
- * A paused connection is not heard, so it is not counted as dead. Whether a peer takes anything is
- * asked of the kernel, and only for sends that are still under way at a look.
+ * Whether a peer takes anything is asked of the kernel, RH_LOOKS times a timeout, and only while a
+ * send is under way. The first look finds what the peer took of earlier sends, too; so it may be up
+ * to one and a half times the timeout until we are sure.
  */
 #include "shard/shard_int.h"
 
 #include "core/log.h"
 
-#define LOOKS_A_TIMEOUT 4 /* while a send is under way */
-
-static uint64_t look_due(const struct rh_shard *sh, const struct rh_conn *c)
+static uint64_t look_every_ms(const struct rh_shard *sh)
 {
-    uint64_t timeout = sh->cfg->limits_send_timeout_ms;
-
-    return c->look_ms + (rh_outq_flying(c->out) ? timeout / LOOKS_A_TIMEOUT + 1 : timeout);
+    return sh->cfg->limits_send_timeout_ms / RH_LOOKS + 1;
 }
 
 static uint64_t open_due(const struct rh_shard *sh, const struct rh_conn *c)
 {
     uint64_t due = c->since_ms + sh->cfg->heartbeat_interval_ms;
 
-    if (!c->paused)
+    if (!c->paused && !c->starved) /* else we do not listen */
         due = RH_MIN(due, c->heard_ms + sh->cfg->heartbeat_timeout_ms);
-    return RH_MIN(due, look_due(sh, c));
+    if (rh_outq_flying(c->out))
+        due = RH_MIN(due, c->look_ms + look_every_ms(sh));
+    return due;
 }
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t due;
+    uint64_t due = c->since_ms + RH_CLOSE_WAIT_MS;
 
-    switch ((enum rh_conn_state)c->state) {
-    case RH_CONN_HTTP:
-        due =
-            c->since_ms + (sh->draining ? RH_DRAIN_WAIT_MS : sh->cfg->limits_handshake_timeout_ms);
-        break;
-    case RH_CONN_OPEN:
+    if (c->state == RH_CONN_OPEN)
         due = open_due(sh, c);
-        break;
-    case RH_CONN_LINGER:
-        due = c->since_ms + (sh->draining ? RH_DRAIN_WAIT_MS : RH_CLOSE_WAIT_MS);
-        break;
-    default:
-        due = c->since_ms + RH_CLOSE_WAIT_MS;
-        break;
-    }
+    else if (sh->draining && (c->state == RH_CONN_LINGER || (c->state == RH_CONN_HTTP && !c->out)))
+        due = c->since_ms + RH_DRAIN_WAIT_MS;
+    else if (c->state == RH_CONN_HTTP)
+        due = c->since_ms + sh->cfg->limits_handshake_timeout_ms;
     rh_timer_set(&sh->wheel, &c->timer, due);
 }
 
-/* True: the peer has taken nothing for too long. */
+void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c)
+{
+    uint64_t due = sh->now_ms + look_every_ms(sh);
+
+    if (c->state == RH_CONN_OPEN && c->timer.due_ms > due)
+        rh_timer_set(&sh->wheel, &c->timer, due);
+}
+
+/* Whether the peer has taken something of the send under way since we last looked. */
+static bool takes_some(struct rh_shard *sh, struct rh_conn *c)
+{
+    uint64_t acked = rh_uring_acked(sh->uring, c->fd);
+    bool grown = acked != c->acked;
+
+    c->acked = acked;
+    c->look_ms = sh->now_ms;
+    if (grown)
+        c->acked_ms = sh->now_ms;
+    return grown;
+}
+
 static bool stuck(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t acked;
-
-    c->look_ms = sh->now_ms;
-    if (!rh_outq_flying(c->out))
-        return false;
-    acked = rh_uring_acked(sh->uring, c->fd);
-    if (acked != c->acked) {
-        c->acked = acked;
-        c->acked_ms = sh->now_ms;
-    }
-    return sh->now_ms - c->acked_ms >= sh->cfg->limits_send_timeout_ms;
+    return rh_outq_flying(c->out) && sh->now_ms - c->look_ms >= look_every_ms(sh) &&
+           !takes_some(sh, c) && sh->now_ms - c->acked_ms >= sh->cfg->limits_send_timeout_ms;
 }
 
 static void fire_open(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (!c->paused && sh->now_ms - c->heard_ms >= sh->cfg->heartbeat_timeout_ms) {
+    if (!c->paused && !c->starved && sh->now_ms - c->heard_ms >= sh->cfg->heartbeat_timeout_ms) {
         rh_conn_close(sh, c, 4410, "heartbeat timeout");
         return;
     }
-    if (sh->now_ms >= look_due(sh, c) && stuck(sh, c)) {
+    if (stuck(sh, c)) {
         rh_stat_add(&sh->stats, RH_STAT_failures_timeout, 1);
         rh_conn_cut(sh, c, 4408); /* no close frame gets through where nothing does */
         return;
@@ -93,16 +96,30 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
         rh_heartbeat_set(sh, c);
 }
 
+/* What was queued before the close goes out as long as the peer takes some of it. */
+static void fire_closing(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!rh_outq_flying(c->out) || !takes_some(sh, c)) {
+        rh_conn_cut(sh, c, 1006);
+        return;
+    }
+    c->since_ms = sh->now_ms;
+    rh_heartbeat_set(sh, c);
+}
+
 void rh_heartbeat_fire(struct rh_shard *sh, struct rh_conn *c)
 {
     switch ((enum rh_conn_state)c->state) {
     case RH_CONN_HTTP:
-        if (c->rest || c->heard_ms <= c->since_ms)
+        if (c->rest || !c->answered)
             rh_stat_add(&sh->stats, RH_STAT_connections_refused_timeout, 1);
         rh_conn_cut(sh, c, 1006);
         break;
     case RH_CONN_OPEN:
         fire_open(sh, c);
+        break;
+    case RH_CONN_CLOSING:
+        fire_closing(sh, c);
         break;
     default:
         rh_conn_cut(sh, c, 1006);

@@ -50,7 +50,7 @@ static const struct refusal refusals[] = {
     {401, RH_WIRE_unauthorized, RH_STAT_connections_refused_unauthorized, ""},
     {403, RH_WIRE_forbidden, RH_STAT_connections_refused_forbidden, ""},
     {404, RH_WIRE_not_found, RH_STAT_connections_refused_not_found, ""},
-    {405, RH_WIRE_method_not_allowed, RH_STAT_connections_refused_method, "Allow: GET, HEAD\r\n"},
+    {405, RH_WIRE_method_not_allowed, RH_STAT_connections_refused_method, "Allow: GET\r\n"},
     {414, RH_WIRE_uri_too_long, RH_STAT_connections_refused_uri, ""},
     {426, RH_WIRE_upgrade_required, RH_STAT_connections_refused_upgrade, RH_UPGRADE_426_FIELDS},
     {429, RH_WIRE_rate_limited, RH_STAT_connections_refused_too_many, ""},

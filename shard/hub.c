@@ -7,10 +7,10 @@
  * The control thread is whoever calls rh_hub_stop: it is a member of the net behind the shards, so
  * that even the end of a hub goes through the rings.
  *
- * A shard that has no connection, no credit out and no spill reports QUIET every millisecond. Once
- * all have done so nothing new can set out, but what one sent before its report may still have
- * given another, which had reported earlier, something to do. So then all have to report again,
- * twice, as the first of these reports may have been on its way already.
+ * A shard that has no connection, no credit out and no spill answers DRAIN with QUIET. Once all
+ * have, nothing new can set out, but what one sent before it answered may have given something to
+ * do to another, which had answered earlier. So all are asked a second time: who is quiet then has
+ * been given all there was. Rounds are numbered, so that no late answer counts for the next one.
  */
 #include "core/ringhub.h"
 
@@ -32,9 +32,8 @@
 #include "core/thread.h"
 #include "shard/shard.h"
 
-#define NODE_LEN    12
-#define QUIET_AGAIN 2
-#define POLL_MS     5
+#define NODE_LEN 12
+#define POLL_MS  5
 
 enum phase { IDLE, RUNNING, STOPPED };
 
@@ -43,8 +42,8 @@ struct hub_thread {
     struct rh_thread thread;
     struct rh_fault fault;
     int rc;
-    bool started, ready; /* under the hub's lock */
-    unsigned quiet;      /* control thread's: reports since it began to count */
+    bool started, ready;  /* under the hub's lock */
+    uint64_t quiet_round; /* control thread's: the last DRAIN that it answered with QUIET */
 };
 
 struct rh_hub {
@@ -277,26 +276,38 @@ static void on_control_event(void *arg, const struct rh_event *ev)
     struct rh_hub *hub = arg;
 
     if (ev->kind == RH_EV_QUIET)
-        hub->threads[ev->from].quiet++;
+        hub->threads[ev->from].quiet_round = ev->a;
 }
 
-static bool all_reported(const struct rh_hub *hub, unsigned times)
+static bool all_quiet(const struct rh_hub *hub, uint64_t round)
 {
     for (unsigned i = 0; i < hub->shards; i++)
-        if (hub->threads[i].quiet < times)
+        if (hub->threads[i].quiet_round != round)
             return false;
     return true;
 }
 
-/* Waits until every shard has reported that often from now on. False: the time is over. */
-static bool await_quiet(struct rh_hub *hub, unsigned times, uint64_t deadline_ns)
+static void tell_all(struct rh_hub *hub, enum rh_event_kind kind, uint64_t round)
+{
+    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
+
+    for (unsigned i = 0; i < hub->shards; i++) {
+        struct rh_event ev = {.kind = (uint8_t)kind, .a = round};
+        int rc = rh_mesh_tell(mesh, i, &ev);
+
+        rh_assert(rc == RH_OK); /* three events in a hub's life always fit */
+    }
+    rh_mesh_publish(mesh);
+}
+
+/* Asks all shards, and waits until each has been quiet since. False: the time is over. */
+static bool drain_round(struct rh_hub *hub, uint64_t round, uint64_t deadline_ns)
 {
     struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
     const struct timespec nap = {.tv_nsec = POLL_MS * 1000000};
 
-    for (unsigned i = 0; i < hub->shards; i++)
-        hub->threads[i].quiet = 0;
-    while (!all_reported(hub, times)) {
+    tell_all(hub, RH_EV_DRAIN, round);
+    while (!all_quiet(hub, round)) {
         if (rh_clock_mono_ns() > deadline_ns)
             return false;
         nanosleep(&nap, NULL);
@@ -307,27 +318,12 @@ static bool await_quiet(struct rh_hub *hub, unsigned times, uint64_t deadline_ns
     return true;
 }
 
-static void tell_all(struct rh_hub *hub, enum rh_event_kind kind)
-{
-    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
-
-    for (unsigned i = 0; i < hub->shards; i++) {
-        struct rh_event ev = {.kind = (uint8_t)kind};
-        int rc = rh_mesh_tell(mesh, i, &ev);
-
-        rh_assert(rc == RH_OK); /* two events in a hub's life always fit */
-    }
-    rh_mesh_publish(mesh);
-}
-
 /* Until every shard is quiet, or the time is over. */
 static int drain(struct rh_hub *hub)
 {
     uint64_t deadline = rh_clock_mono_ns() + hub->cfg->shutdown_grace_ms * 1000000ull;
 
-    tell_all(hub, RH_EV_DRAIN);
-    return await_quiet(hub, 1, deadline) && await_quiet(hub, QUIET_AGAIN, deadline) ? RH_OK
-                                                                                    : RH_ETIMEDOUT;
+    return drain_round(hub, 1, deadline) && drain_round(hub, 2, deadline) ? RH_OK : RH_ETIMEDOUT;
 }
 
 static int stop_running(struct rh_hub *hub)
@@ -338,7 +334,7 @@ static int stop_running(struct rh_hub *hub)
     rh_log(RH_LOG_INFO, "hub.stopping", RH_KU("grace_ms", hub->cfg->shutdown_grace_ms));
     rh_tid_set((int)hub->env.control);
     rc = drain(hub);
-    tell_all(hub, RH_EV_STOP);
+    tell_all(hub, RH_EV_STOP, 0);
     join_all(hub);
     rh_tid_set(tid);
     if (rc < 0)

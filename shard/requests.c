@@ -4,7 +4,7 @@
  * into the message that all receivers get, which is encoded here up to its last field: the sequence
  * number, for which sixteen digits are left (core/msg.h).
  *
- * Limits     an answer that does not carry a client's data fits ANSWER_ROOM.
+ * Limits     an error's sentence: WHY_MAX bytes.
  */
 #include "shard/shard_int.h"
 
@@ -15,8 +15,8 @@
 #include "proto/envelope.h"
 
 #define TRACE_ID_LEN 32
-/* request_id + name and sentence of an error, escaped + a message id + everything fixed */
-#define ANSWER_ROOM (RH_REQUEST_ID_RAW_MAX + 6 * 256 + RH_ID_GIVEN_MAX + 320)
+#define WHY_MAX      256 /* bytes of an error's sentence */
+#define FIXED_ROOM   320 /* all of an answer whose size is known: names, numbers, ids of ours */
 /* id, priority, three numbers and everything fixed of a `message` notify */
 #define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 320)
 
@@ -86,7 +86,7 @@ void rh_respond_error(struct rh_shard *sh, struct rh_conn *c, struct rh_span req
     const char *name = rh_wire_error_name(err);
     struct frame f;
 
-    if (!frame_begin(sh, c, &f, ANSWER_ROOM))
+    if (!frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + RH_JSON_ESCAPED_MAX(WHY_MAX)))
         return;
     RH_PUT(&f.w, "{\"type\":\"error\"");
     put_request_id(&f.w, request_id);
@@ -95,7 +95,7 @@ void rh_respond_error(struct rh_shard *sh, struct rh_conn *c, struct rh_span req
     RH_PUT(&f.w, ",\"error\":\"");
     rh_put(&f.w, name, strlen(name));
     RH_PUT(&f.w, "\",\"message\":");
-    rh_put_str(&f.w, (struct rh_span){why, (uint32_t)strnlen(why, 256)});
+    rh_put_str(&f.w, (struct rh_span){why, (uint32_t)strnlen(why, WHY_MAX)});
     put_end(sh, c, &f.w);
     frame_end(sh, c, &f);
 }
@@ -112,7 +112,7 @@ void rh_respond_data(struct rh_shard *sh, struct rh_conn *c, struct rh_span requ
 {
     struct frame f;
 
-    if (!request_id.len || !frame_begin(sh, c, &f, ANSWER_ROOM + data.len))
+    if (!request_id.len || !frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + data.len))
         return;
     put_response(&f.w, request_id);
     rh_put(&f.w, data.at, data.len);
@@ -125,7 +125,7 @@ void rh_respond_id(struct rh_shard *sh, struct rh_conn *c, struct rh_span reques
 {
     struct frame f;
 
-    if (!request_id.len || !frame_begin(sh, c, &f, ANSWER_ROOM))
+    if (!request_id.len || !frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + id.len))
         return;
     put_response(&f.w, request_id);
     RH_PUT(&f.w, "{\"id\":\"");

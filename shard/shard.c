@@ -8,8 +8,8 @@
  * nobody is punished for the hub's own delay.
  *
  * Ending     DRAIN: users get 1001, those who still come 503. A shard without connections, credits
- *            and spill reports QUIET to the control thread, again every millisecond. STOP: listening
- *            ends, and with it the loop. What is still connected then is cut.
+ *            and spill reports QUIET to the control thread, once for each DRAIN (hub.c sends two).
+ *            STOP: listening ends, and with it the loop. What is still connected then is cut.
  */
 #include "shard/shard.h"
 
@@ -26,8 +26,8 @@
 #define WAIT_MS_MAX 1000 /* a sleeping shard shows life once a second */
 #define ADJUST_MS   1000
 #define BUSY_REAPED 16 /* so many completions: there may be more, do not sleep */
+#define DRAIN_MS    5  /* while draining it looks more often whether it is quiet */
 #define LATE_ROUNDS 64
-#define QUIET_MS    1
 
 /* ---- life ---- */
 
@@ -141,32 +141,32 @@ static void drain_conn(struct rh_shard *sh, struct rh_conn *c)
         c->last_answer = true;
     } else if (c->state == RH_CONN_HTTP && c->rest) {
         rh_httpd_refuse(sh, c, 503, "the server is shutting down", false);
-    } else if (c->state == RH_CONN_HTTP) { /* a request may be on its way */
-        c->since_ms = sh->now_ms;
+    } else if (c->state == RH_CONN_HTTP || c->state == RH_CONN_LINGER) {
+        c->since_ms = sh->now_ms; /* a moment for a request, or an end of stream, on its way */
         rh_heartbeat_set(sh, c);
     }
 }
 
-static void drain(struct rh_shard *sh)
+/* The second DRAIN only asks for another report. */
+static void drain(struct rh_shard *sh, uint64_t round)
 {
+    sh->drain_round = round;
     if (sh->draining)
         return;
     sh->draining = true;
     sh->head.method = RH_HTTP_GET; /* what was begun and is refused now */
-    sh->quiet_ms = sh->now_ms;
     rh_conns_each(sh, drain_conn);
 }
 
+/* Once for each DRAIN: no connection, no credit out, no spill. */
 static void report_quiet(struct rh_shard *sh)
 {
-    struct rh_event ev = {.kind = RH_EV_QUIET};
+    struct rh_event ev = {.kind = RH_EV_QUIET, .a = sh->drain_round};
 
-    if (!sh->draining || sh->now_ms - sh->quiet_ms < QUIET_MS)
+    if (sh->quiet_round == sh->drain_round || sh->conn_count || !rh_mesh_quiet(sh->mesh))
         return;
-    if (sh->conn_count || !rh_mesh_quiet(sh->mesh))
-        return;
-    sh->quiet_ms = sh->now_ms;
-    rh_mesh_tell(sh->mesh, sh->env->control, &ev); /* without memory: the next one */
+    if (rh_mesh_tell(sh->mesh, sh->env->control, &ev) == RH_OK) /* else in the next pass */
+        sh->quiet_round = sh->drain_round;
 }
 
 /* ---- what a pass looks at ---- */
@@ -188,7 +188,7 @@ static void on_event(void *arg, const struct rh_event *ev)
     case RH_EV_HANDED: /* it was for the credit only */
         break;
     case RH_EV_DRAIN:
-        drain(sh);
+        drain(sh, ev->a);
         break;
     case RH_EV_STOP:
         sh->stopping = true;
@@ -251,9 +251,12 @@ static void catch_up(struct rh_shard *sh)
 {
     if (sh->now_ms < sh->wake_due_ms + RH_LATE_MS)
         return;
-    for (unsigned round = 0; round < LATE_ROUNDS; round++)
+    for (unsigned round = 0; round < LATE_ROUNDS; round++) {
+        rh_conn_flush_all(sh); /* what is full is judged by sends that were tried */
+        sh->pass++;
         if (rh_uring_enter(sh->uring, 0) < 0 || reap(sh) == 0)
             break;
+    }
 }
 
 static void copy_counts(struct rh_shard *sh)
@@ -265,6 +268,7 @@ static void copy_counts(struct rh_shard *sh)
     rh_stat_set(&sh->stats, RH_STAT_ring_spilled, mesh.spilled);
     rh_stat_set(&sh->stats, RH_STAT_ring_refused, mesh.refused);
     rh_stat_set(&sh->stats, RH_STAT_loop_passes, sh->pass);
+    rh_stat_set(&sh->stats, RH_STAT_cq_overflows, rh_uring_overflows(sh->uring));
     rh_stat_set(&sh->stats, RH_STAT_send_queue_messages, sh->stock.messages);
     rh_stat_set(&sh->stats, RH_STAT_send_queue_bytes, sh->stock.bytes);
 }
@@ -317,12 +321,13 @@ static uint64_t wait_ms(const struct rh_shard *sh)
 {
     uint64_t next = rh_wheel_next_ms(&sh->wheel, sh->now_ms);
 
-    return RH_MIN(next, sh->draining ? QUIET_MS : WAIT_MS_MAX);
+    return RH_MIN(next, sh->draining ? DRAIN_MS : WAIT_MS_MAX);
 }
 
 void rh_shard_wait(struct rh_shard *sh)
 {
-    uint64_t ms = sh->reaped >= BUSY_REAPED ? 0 : wait_ms(sh);
+    bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved);
+    uint64_t ms = busy ? 0 : wait_ms(sh);
 
     RH_ON_SHARD(sh);
     if (ms && !rh_mesh_sleep(sh->mesh))
@@ -331,6 +336,8 @@ void rh_shard_wait(struct rh_shard *sh)
     if (rh_uring_enter(sh->uring, ms * 1000000) < 0) {
         rh_log(RH_LOG_ERROR, "shard.ring_failed", RH_KU("shard", sh->tid));
         sh->ring_failed = true;
+        for (unsigned i = 0; i < sh->listener_count; i++) /* newcomers go to the other shards */
+            rh_uring_shutdown(sh->uring, sh->listeners[i].fd, SHUT_RDWR);
     }
 }
 

@@ -3,7 +3,8 @@
  * A shard accepts connections, reads their handshakes, keeps the users whose names fall on it, and
  * moves their messages. It is driven by rh_shard_pass (one turn of its loop) and rh_shard_wait.
  *
- * Threads    create, pass, wait and destroy: the shard's own thread. What ends in _any: anyone.
+ * Threads    create, pass and wait: the shard's own thread. destroy: any, once that has ended. What
+ *            ends in _any: anyone.
  * Errors     create: RH_ENOMEM, RH_EIO, RH_EUNSUPPORTED with a fault.
  */
 #ifndef RH_SHARD_H

@@ -32,12 +32,18 @@
 
 #define RH_ON_SHARD(sh) rh_assert((int)(sh)->tid == rh_tid_self())
 
-#define RH_ACCEPTS       32         /* single-shot accepts that wait, per listener */
-#define RH_RECV_BUFFERS  2048       /* provided buffers per shard: a stall's worth of arrivals */
-#define RH_HEADROOM      160        /* in front of received bytes: at least RH_WS_TAIL_MAX */
+#define RH_ACCEPTS      32   /* single-shot accepts that wait, per listener */
+#define RH_RECV_BUFFERS 2048 /* provided buffers per shard: a stall's worth of arrivals */
+#define RH_HEADROOM     160  /* in front of received bytes: at least RH_WS_TAIL_MAX */
+/* What one pass can bring for one connection: events, and the smallest requests (77 bytes and their
+ * frame) in all receive buffers. */
+#define RH_PASS_MESSAGES (RH_MESH_POP + RH_RECV_BUFFERS * (RH_URING_BUFFER / 80))
+#define RH_PASS_BYTES    ((uint64_t)RH_CREDIT_BYTES + RH_RECV_BUFFERS * RH_URING_BUFFER)
+
 #define RH_REAP          256        /* completions looked at in one go */
 #define RH_TIMERS_A_PASS 1024       /* timers fired in one pass */
 #define RH_HELD_MAX      (16 << 10) /* received and unread bytes a paused connection may keep */
+#define RH_LOOKS         4          /* at a send under way, per limits.send_timeout */
 #define RH_CLOSE_WAIT_MS 5000       /* for the peer's close frame, or its end of stream */
 #define RH_DRAIN_WAIT_MS 500        /* while draining: for a request, and for an end of stream */
 #define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
@@ -102,7 +108,7 @@ struct rh_conn {
     uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
     uint64_t acked_ms; /* when they last grew, or the send under way began */
     uint64_t look_ms;  /* when we last looked */
-    uint32_t fly_pass; /* the pass in which the send under way was submitted */
+    uint64_t fly_pass; /* the pass in which the send under way was submitted */
     int fd;
     uint32_t slot;
     uint32_t gen;
@@ -121,6 +127,7 @@ struct rh_conn {
     bool held : 1;        /* `message` is whole and waits for a credit */
     bool deaf : 1;        /* no frame is expected any more: what comes is thrown away */
     bool eof : 1;         /* the peer's end of stream came while we were paused */
+    bool answered : 1;    /* HTTP: some request */
     bool last_answer : 1; /* HTTP: nothing is read behind the answer */
     bool buried : 1;      /* on the list of those to free at the end of the pass */
 };
@@ -181,11 +188,12 @@ struct rh_shard {
     uint64_t adjust_ms;      /* when hub time was last compared with the wall clock */
     uint64_t seq;            /* the last one given to a direct message */
     uint64_t wake_due_ms;    /* when the last wait was to end */
-    uint32_t pass;
+    uint64_t pass;
     unsigned reaped; /* completions of the last pass */
     bool draining, stopping;
-    bool ring_failed;  /* nothing can be received or sent any more */
-    uint64_t quiet_ms; /* when we last told the control thread that we are */
+    bool ring_failed;     /* nothing can be received or sent any more */
+    uint64_t drain_round; /* of the last DRAIN; 0: none yet */
+    uint64_t quiet_round; /* the one in which we last reported that we are quiet */
 
     struct rh_http_head head; /* of the request being looked at */
     struct iovec iov[RH_URING_IOV];
@@ -334,6 +342,8 @@ void rh_route_resume(struct rh_shard *sh);
 /* ---- heartbeat.c: all dates of a connection ---- */
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c);
+/* A send begins: look in time whether the peer takes it. */
+void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c);
 void rh_heartbeat_fire(struct rh_shard *sh, struct rh_conn *c);
 
 #endif

@@ -71,7 +71,7 @@ check_one() {
     fi
 }
 
-files=$(find core proto shard store tools tests bench -name '*.[ch]' -o -name '*.def' | sort)
+files=$(find . -path ./build -prune -o \( -name '*.[ch]' -o -name '*.def' \) -printf '%P\n' | sort)
 for file in $files; do
     first=
     while IFS=: read -r line text; do

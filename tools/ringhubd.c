@@ -250,6 +250,8 @@ int main(int argc, char **argv)
         return fail(EXIT_RUNTIME, "no memory");
     if (read_configuration(&o, argv, &fault) < 0)
         status = fail(EXIT_USAGE, fault.text);
+    else if (getenv("LISTEN_FDS"))
+        status = fail(EXIT_USAGE, "LISTEN_FDS: socket activation is not supported yet");
     else if (o.check_only)
         status = puts("the configuration is fine") < 0 ? EXIT_RUNTIME : 0;
     else

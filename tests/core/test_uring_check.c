@@ -510,9 +510,8 @@ static pid_t other_process(bool shares, struct rh_addr *ret_addr)
     if (pid == 0) {
         fd = shares ? listen_at(&addr, true) : socket(AF_INET, SOCK_STREAM, 0);
         if (!shares) {
-            bind(fd, (struct sockaddr *)&addr.at, addr.len);
-            listen(fd, 1);
-            getsockname(fd, (struct sockaddr *)&addr.at, &addr.len);
+            RH_OK_IF(!bind(fd, (struct sockaddr *)&addr.at, addr.len) && !listen(fd, 1));
+            RH_OK_IF(!getsockname(fd, (struct sockaddr *)&addr.at, &addr.len));
         }
         (void)!write(told[1], &addr, sizeof(addr));
         for (;;)

@@ -1,4 +1,4 @@
-/* tests/core/uring_rig.h - for test_uring*.c: a ring, connections through it, and a book of what came.
+/* tests/core/uring_rig.h - for test_uring*.c: a ring, connections on it, and a book of what came.
  *
  * One thread plays both sides: the hub's end of a connection belongs to the ring, the client's end
  * is a plain socket that is read and written without blocking, in turn with the ring's passes. All

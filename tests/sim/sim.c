@@ -176,7 +176,9 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
         cfg->shards = 2;
         cfg->limits_send_queue_messages = 1 << 16;
     }
-    if (sim_knobs.delay_us >= 50000) /* pings wait behind much that travels slowly */
+    /* Pings wait behind what travels slowly, and bytes in sockets while there are no buffers. */
+    if (t->burst || sim_knobs.delay_us >= 50000 || sim_knobs.recv_room < 1000 ||
+        sim_knobs.send_room < 1000)
         cfg->heartbeat_timeout_ms = 30000;
     if (t->tight) {
         cfg->limits_send_queue_messages = (uint32_t)ONE_OF(1, 2, 8);

@@ -24,8 +24,8 @@ static struct {
     unsigned shards;
     struct rh_shard *all[SHARDS_MAX];
     bool running[SHARDS_MAX];
-    uint64_t stalled[SHARDS_MAX]; /* until then */
-    unsigned quiet[SHARDS_MAX];
+    uint64_t stalled[SHARDS_MAX];     /* until then */
+    uint64_t quiet_round[SHARDS_MAX]; /* the last DRAIN that a shard answered with QUIET */
     uint64_t passes;
     bool draining;
 } hub;
@@ -161,7 +161,7 @@ static void on_control_event(void *arg, const struct rh_event *ev)
 {
     (void)arg;
     SIM_CHECK(ev->kind == RH_EV_QUIET, "the control thread got %s", rh_event_name(ev->kind));
-    hub.quiet[ev->from]++;
+    hub.quiet_round[ev->from] = ev->a;
 }
 
 /* The control thread looks for reports now and then, once it has said DRAIN. */
@@ -239,14 +239,14 @@ void sim_hub_check_empty(void)
     check_gauge(RH_STAT_handshakes_in_progress, "handshakes");
 }
 
-static void tell_all(enum rh_event_kind kind)
+static void tell_all(enum rh_event_kind kind, uint64_t round)
 {
     struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
 
     sim_trace("control tells all %s", rh_event_name(kind));
     rh_tid_set((int)hub.shards);
     for (unsigned i = 0; i < hub.shards; i++) {
-        struct rh_event ev = {.kind = (uint8_t)kind};
+        struct rh_event ev = {.kind = (uint8_t)kind, .a = round};
 
         SIM_CHECK(rh_mesh_tell(mesh, i, &ev) == RH_OK, "no memory for %s", rh_event_name(kind));
     }
@@ -257,24 +257,22 @@ static void tell_all(enum rh_event_kind kind)
 void sim_hub_drain(void)
 {
     hub.draining = true;
-    tell_all(RH_EV_DRAIN);
+    tell_all(RH_EV_DRAIN, 1);
 }
 
-static bool all_quiet(unsigned times)
+static bool all_quiet(uint64_t round)
 {
     for (unsigned i = 0; i < hub.shards; i++)
-        if (hub.quiet[i] < times)
+        if (hub.quiet_round[i] != round)
             return false;
     return true;
 }
 
-/* Until every shard has reported that often from now on. */
-static void await_quiet(unsigned times)
+static void await_quiet(uint64_t round)
 {
     uint64_t deadline = sim_now() + STOP_TIME;
 
-    memset(hub.quiet, 0, sizeof(hub.quiet));
-    while (!all_quiet(times)) {
+    while (!all_quiet(round)) {
         SIM_CHECK(sim_now() < deadline, "the shards do not come to rest");
         sim_hub_run(sim_now() + CONTROL_NAP);
     }
@@ -285,10 +283,11 @@ void sim_hub_stop(bool empty)
     uint64_t deadline;
 
     await_quiet(1);
+    tell_all(RH_EV_DRAIN, 2);
     await_quiet(2);
     if (empty)
         sim_hub_check_empty();
-    tell_all(RH_EV_STOP);
+    tell_all(RH_EV_STOP, 0);
     deadline = sim_now() + STOP_TIME;
     for (unsigned i = 0; i < hub.shards; i++)
         while (hub.running[i]) {
