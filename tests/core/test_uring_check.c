@@ -585,6 +585,7 @@ RH_TEST(uring_sock, what_the_system_refuses_is_told_with_the_address)
 {
     struct rh_addr addr = address("192.0.2.1:0"); /* a documentation address: never ours */
     struct rh_fault fault;
+    unsigned before = descriptors();
     int fd = -7;
 
     RH_EQ_INT(rh_sock_listen(&addr, false, &fd, &fault), RH_EIO);
@@ -595,6 +596,7 @@ RH_TEST(uring_sock, what_the_system_refuses_is_told_with_the_address)
     expect_words(&fault, "cannot listen on 192.0.2.1:8080: ");
     RH_EQ_INT(rh_sock_client(AF_INET, &addr, &fd, &fault), RH_EIO);
     expect_words(&fault, "cannot bind to 192.0.2.1:8080: ");
+    RH_EQ_INT(descriptors(), before);
     exhaust_descriptors();
     RH_EQ_INT(rh_sock_listen(&addr, true, &fd, &fault), RH_EIO);
     expect_words(&fault, strerror(EMFILE));
@@ -630,7 +632,7 @@ RH_TEST(uring_sock, both_families_may_have_the_same_port)
     rh_sock_close(fds[1]);
 }
 
-RH_TEST(uring_sock, clients_of_one_source_share_its_ports)
+RH_TEST(uring_sock, a_client_has_its_source_at_once_and_a_port_when_it_connects)
 {
     struct rh_addr addr = address("127.0.0.1:0"), source = address("127.0.0.77:0");
     int fd = listen_at(&addr, true);
@@ -642,10 +644,14 @@ RH_TEST(uring_sock, clients_of_one_source_share_its_ports)
 
         RH_EQ_INT(rh_sock_client(AF_INET, &source, &client, NULL), RH_OK);
         RH_OK_IF(fcntl(client, F_GETFD) & FD_CLOEXEC);
+        RH_EQ_INT(getsockname(client, (struct sockaddr *)&own.at, &own.len), 0);
+        rh_addr_print(&own, text);
+        RH_EQ_STR(text, "127.0.0.77:0"); /* so that ports are shared by destination */
         RH_EQ_INT(connect(client, (struct sockaddr *)&addr.at, addr.len), 0);
         RH_EQ_INT(getsockname(client, (struct sockaddr *)&own.at, &own.len), 0);
         rh_addr_print(&own, text);
         RH_EQ_MEM(text, "127.0.0.77:", 11);
+        RH_OK_IF(strcmp(text, "127.0.0.77:0"));
     }
     rh_sock_close(fd);
 }
