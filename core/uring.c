@@ -217,8 +217,10 @@ int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_urin
     u->iovs_room = opts->sq_entries + RH_URING_IOV;
     u->msgs = rh_mem_alloc(u->msgs_room * sizeof(*u->msgs));
     u->iovs = rh_mem_alloc(u->iovs_room * sizeof(*u->iovs));
-    if (!u->msgs || !u->iovs)
-        goto out;
+    if (!u->msgs || !u->iovs) {
+        rh_uring_destroy(u);
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for a ring");
+    }
     rc = rh_uring_open_ring(&u->ring, opts->sq_entries, opts->cq_entries);
     if (rc < 0)
         goto out;
@@ -251,7 +253,7 @@ void rh_uring_destroy(struct rh_uring *u)
         UNPOISON(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
         munmap(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
     }
-    if (u->wake_fd > 0)
+    if (u->wake_fd >= 0)
         close(u->wake_fd);
     rh_mem_free(u->msgs);
     rh_mem_free(u->iovs);

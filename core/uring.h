@@ -72,7 +72,8 @@ void rh_uring_accept(struct rh_uring *u, int listener, struct rh_addr *addr, uin
 void rh_uring_connect(struct rh_uring *u, int fd, const struct rh_addr *addr, uint64_t tag);
 
 /* Receives into provided buffers: once, or until it is ended (0: the peer closed; -ENOBUFS: arm
- * again after giving buffers back). `waits`: data is known to be there (after -ENOBUFS). */
+ * again after giving buffers back). `waits` false does not mind that no buffer is free now, but may
+ * miss an end of stream that is there already, behind unread data. */
 void rh_uring_recv_once(struct rh_uring *u, int fd, uint64_t tag);
 void rh_uring_recv_multi(struct rh_uring *u, int fd, bool waits, uint64_t tag);
 
@@ -86,7 +87,8 @@ void rh_uring_sendv(struct rh_uring *u, int fd, const struct iovec *iov, unsigne
  * cancellation's own completion carries `tag`. */
 void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag);
 
-/* At once, no completion. Shutting both ways ends a receive and a send that are under way. */
+/* At once, no completion. Shutting both ways ends a receive and a send that are under way; a
+ * multishot receive with unread data may miss it: cancel it if it does not end. */
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how);
 void rh_uring_close(struct rh_uring *u, int fd);
 /* The connection ends with a reset, and nothing lingers in the kernel. */

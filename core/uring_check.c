@@ -78,6 +78,8 @@ static int fault_enomem(struct rh_fault *fault, const struct rh_uring_opts *opts
     char need[64] = "";
 
     getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (limit.rlim_cur == RLIM_INFINITY)
+        return rh_fault_set(fault, RH_ENOMEM, "the kernel has no memory for io_uring");
     if (opts)
         snprintf(need, sizeof(need), ", a shard needs about %u KiB",
                  (64 * opts->sq_entries + 16 * opts->cq_entries + 16 * opts->buffers) / 1024 + 1);

@@ -201,7 +201,7 @@ void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
     if (c->kind == RH_IS_HTTP)
         rh_uring_recv_once(sh->uring, c->fd, rh_tag(RH_OP_RECV, c));
     else
-        rh_uring_recv_multi(sh->uring, c->fd, false, rh_tag(RH_OP_RECV, c));
+        rh_uring_recv_multi(sh->uring, c->fd, true, rh_tag(RH_OP_RECV, c));
     c->recv_armed = true;
     c->inflight++;
 }
@@ -603,7 +603,7 @@ void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     if (c->state == RH_CONN_OPEN)
         leave(sh, c, code);
     rh_conn_set_state(sh, c, RH_CONN_DEAD);
-    rh_timer_clear(&sh->wheel, &c->timer);
+    rh_heartbeat_set(sh, c);
     c->paused = 0;
     c->held = false;
     unwait(sh, c);
@@ -613,6 +613,15 @@ void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     if (c->inflight)
         rh_uring_shutdown(sh->uring, c->fd, SHUT_RDWR);
     bury(sh, c);
+}
+
+/* The shutdown should have ended it: a receive that still hangs on is told by name. */
+void rh_conn_let_go(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!c->recv_armed || c->recv_ending)
+        return;
+    c->recv_ending = true;
+    rh_uring_cancel(sh->uring, rh_tag(RH_OP_RECV, c), rh_tag(RH_OP_CANCEL, c));
 }
 
 void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c)

@@ -9,6 +9,7 @@
  *             under way and the peer takes nothing for limits.send_timeout
  *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS
  *   LINGER    cut at since + RH_CLOSE_WAIT_MS
+ *   DEAD      a receive that the shutdown has not ended is cancelled after RH_DEAD_WAIT_MS
  *
  * While the hub drains, HTTP and LINGER get RH_DRAIN_WAIT_MS only. A connection that we do not read
  * (paused, or without a receive buffer) is not heard, so it is not counted as dead.
@@ -41,7 +42,9 @@ void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
 {
     uint64_t due = c->since_ms + RH_CLOSE_WAIT_MS;
 
-    if (c->state == RH_CONN_OPEN)
+    if (c->state == RH_CONN_DEAD)
+        due = sh->now_ms + RH_DEAD_WAIT_MS;
+    else if (c->state == RH_CONN_OPEN)
         due = open_due(sh, c);
     else if (sh->draining && (c->state == RH_CONN_LINGER || (c->state == RH_CONN_HTTP && !c->out)))
         due = c->since_ms + RH_DRAIN_WAIT_MS;
@@ -120,6 +123,9 @@ void rh_heartbeat_fire(struct rh_shard *sh, struct rh_conn *c)
         break;
     case RH_CONN_CLOSING:
         fire_closing(sh, c);
+        break;
+    case RH_CONN_DEAD:
+        rh_conn_let_go(sh, c);
         break;
     default:
         rh_conn_cut(sh, c, 1006);

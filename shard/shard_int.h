@@ -45,6 +45,7 @@
 #define RH_HELD_MAX      (16 << 10) /* received and unread bytes a paused connection may keep */
 #define RH_LOOKS         4          /* at a send under way, per limits.send_timeout */
 #define RH_CLOSE_WAIT_MS 5000       /* for the peer's close frame, or its end of stream */
+#define RH_DEAD_WAIT_MS  1000       /* for operations that a shutdown should have ended */
 #define RH_DRAIN_WAIT_MS 500        /* while draining: for a request, and for an end of stream */
 #define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
 #define RH_STALL_MS      5000       /* a shard this long without a pass is not alive */
@@ -264,6 +265,7 @@ void rh_conn_peer_close(struct rh_shard *sh, struct rh_conn *c, unsigned code);
 void rh_conn_finish(struct rh_shard *sh, struct rh_conn *c);
 /* Ends it now. `code` is what is counted. */
 void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code);
+void rh_conn_let_go(struct rh_shard *sh, struct rh_conn *c); /* DEAD for too long */
 void rh_conns_each(struct rh_shard *sh, void (*visit)(struct rh_shard *sh, struct rh_conn *c));
 void rh_conns_bury(struct rh_shard *sh);
 void rh_conns_fini(struct rh_shard *sh);
