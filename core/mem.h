@@ -27,6 +27,18 @@ void rh_mem_thread_init(void);
 /* Bytes that the allocator has handed out in this process; 0 where it cannot tell. */
 uint64_t rh_mem_in_use(void);
 
+/* Memory that is not ours for a while (the kernel's, a stock's): under AddressSanitizer touching it is
+ * reported, else these do nothing. */
+#if defined(__SANITIZE_ADDRESS__)
+void __asan_poison_memory_region(void const volatile *at, size_t len);
+void __asan_unpoison_memory_region(void const volatile *at, size_t len);
+#define RH_MEM_POISON(at, len)   __asan_poison_memory_region(at, len)
+#define RH_MEM_UNPOISON(at, len) __asan_unpoison_memory_region(at, len)
+#else
+#define RH_MEM_POISON(at, len)   ((void)0)
+#define RH_MEM_UNPOISON(at, len) ((void)0)
+#endif
+
 /* Test hook, of the calling thread: the nth allocation from now on fails, once (1 is the next one;
  * 0 turns it off). rh_mem_fail_left() says how many are still to come before it. */
 void rh_mem_fail_nth(uint64_t nth);

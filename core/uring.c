@@ -36,15 +36,6 @@
 #include "core/mem.h"
 #include "core/uring_int.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define POISON(at, len)   ASAN_POISON_MEMORY_REGION(at, len)
-#define UNPOISON(at, len) ASAN_UNPOISON_MEMORY_REGION(at, len)
-#else
-#define POISON(at, len)   ((void)0)
-#define UNPOISON(at, len) ((void)0)
-#endif
-
 #define TAG_WAKE       UINT64_MAX /* never a caller's tag */
 #define BUFFER_GROUP   0
 #define TAKE_ALL       256 /* completions to ask for when not sleeping */
@@ -180,7 +171,7 @@ static void provide(struct rh_uring *u, unsigned buffer, unsigned offset)
     io_uring_buf_ring_add(u->bufs, buf_start(u, buffer) + u->headroom,
                           RH_URING_BUFFER - u->headroom, (unsigned short)buffer,
                           io_uring_buf_ring_mask(u->buf_count), (int)offset);
-    POISON(buf_start(u, buffer), RH_URING_BUFFER);
+    RH_MEM_POISON(buf_start(u, buffer), RH_URING_BUFFER);
 }
 
 static int buffers_create(struct rh_uring *u)
@@ -250,7 +241,7 @@ void rh_uring_destroy(struct rh_uring *u)
     if (u->bufs)
         munmap(u->bufs, u->buf_count * sizeof(struct io_uring_buf));
     if (u->buf_mem) {
-        UNPOISON(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
+        RH_MEM_UNPOISON(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
         munmap(u->buf_mem, (size_t)u->buf_count * RH_URING_BUFFER);
     }
     if (u->wake_fd >= 0)
@@ -396,7 +387,7 @@ static void translate(struct rh_uring *u, const struct io_uring_cqe *from, struc
     if (from->flags & IORING_CQE_F_BUFFER) {
         dst->flags |= RH_CQE_BUFFER;
         dst->buffer = (uint16_t)(from->flags >> IORING_CQE_BUFFER_SHIFT);
-        UNPOISON(buf_start(u, dst->buffer), RH_URING_BUFFER);
+        RH_MEM_UNPOISON(buf_start(u, dst->buffer), RH_URING_BUFFER);
     }
 }
 

@@ -67,12 +67,11 @@ struct rh_hub {
 
 /* ---- create ---- */
 
-static int copy_address(const struct rh_listen *from, struct rh_addr *to)
+static void copy_address(const struct rh_listen *from, struct rh_addr *to)
 {
     memset(to, 0, sizeof(*to));
     memcpy(&to->at, &from->addr, from->addr_len);
     to->len = from->addr_len;
-    return RH_OK;
 }
 
 /* One socket per shard for each address; the first one finds out whether the port is free. */

@@ -13,15 +13,6 @@
 #include "core/base.h"
 #include "tests/sim/sim.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define POISON(at, len)   ASAN_POISON_MEMORY_REGION(at, len)
-#define UNPOISON(at, len) ASAN_UNPOISON_MEMORY_REGION(at, len)
-#else
-#define POISON(at, len)   ((void)0)
-#define UNPOISON(at, len) ((void)0)
-#endif
-
 #define NEW_BYTE  0xa5
 #define FREE_BYTE 0xdd
 #define MARK      UINT64_C(0x72696e6768756221)
@@ -57,7 +48,7 @@ static void *give_out(size_t size, int fill, void *caller)
     h->mark = MARK;
     rh_list_add(&live, &h->node);
     live_count++;
-    POISON((char *)(h + 1) + size, whole - sizeof(*h) - size);
+    RH_MEM_POISON((char *)(h + 1) + size, whole - sizeof(*h) - size);
     return h + 1;
 }
 
@@ -85,7 +76,7 @@ void rh_mem_free(void *mem)
     h = (struct head *)mem - 1;
     SIM_CHECK(h->mark == MARK, "freed twice, or never allocated: %p", mem);
     h->mark = 0;
-    UNPOISON((char *)mem + h->size, -h->size & (RH_CACHE_LINE - 1));
+    RH_MEM_UNPOISON((char *)mem + h->size, -h->size & (RH_CACHE_LINE - 1));
     memset(mem, FREE_BYTE, h->size);
     rh_list_del(&h->node);
     live_count--;

@@ -111,9 +111,9 @@ static bool run_recv_step(struct sim_op *op)
         complete(op, -ENOBUFS);
         return false;
     }
-    UNPOISON(at, RH_URING_BUFFER);
+    RH_MEM_UNPOISON(at, RH_URING_BUFFER);
     n = sim_read(op->file->end, at + u->headroom, sim_chance(200) ? 1 + sim_below(room) : room);
-    POISON(at, RH_URING_BUFFER);
+    RH_MEM_POISON(at, RH_URING_BUFFER);
     if (n == -EAGAIN)
         return false;
     if (n <= 0) {

@@ -8,17 +8,9 @@
 #ifndef SIM_OP_H
 #define SIM_OP_H
 
+#include "core/mem.h"
 #include "core/uring.h"
 #include "tests/sim/sim_file.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#define POISON(at, len)   ASAN_POISON_MEMORY_REGION(at, len)
-#define UNPOISON(at, len) ASAN_UNPOISON_MEMORY_REGION(at, len)
-#else
-#define POISON(at, len)   ((void)0)
-#define UNPOISON(at, len) ((void)0)
-#endif
 
 #define SIM_CQ_ROOM 16384
 

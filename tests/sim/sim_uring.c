@@ -36,9 +36,9 @@ static void buffer_provide(struct rh_uring *u, uint16_t buffer)
 {
     uint8_t *at = sim_buffer(u, buffer);
 
-    UNPOISON(at, RH_URING_BUFFER);
+    RH_MEM_UNPOISON(at, RH_URING_BUFFER);
     memset(at, GARBAGE, RH_URING_BUFFER);
-    POISON(at, RH_URING_BUFFER);
+    RH_MEM_POISON(at, RH_URING_BUFFER);
     u->lent[buffer] = false;
     u->ready[(u->ready_head + u->ready_count++) % u->buffers] = buffer;
 }
@@ -73,7 +73,7 @@ void rh_uring_destroy(struct rh_uring *u)
         sim_op_over(rh_container_of(u->queued.next, struct sim_op, node));
     while (!rh_list_empty(&u->flying))
         sim_op_over(rh_container_of(u->flying.next, struct sim_op, node));
-    UNPOISON(u->mem, (size_t)u->buffers * RH_URING_BUFFER);
+    RH_MEM_UNPOISON(u->mem, (size_t)u->buffers * RH_URING_BUFFER);
     rh_mem_free(u);
 }
 
@@ -215,7 +215,7 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
         if (!(dst[i].flags & RH_CQE_BUFFER))
             continue;
         u->lent[dst[i].buffer] = true;
-        UNPOISON(sim_buffer(u, dst[i].buffer), u->headroom + (size_t)dst[i].res);
+        RH_MEM_UNPOISON(sim_buffer(u, dst[i].buffer), u->headroom + (size_t)dst[i].res);
     }
     u->cq_head = (u->cq_head + count) % SIM_CQ_ROOM;
     u->cq_count -= count;
