@@ -64,7 +64,7 @@ struct rh_conn *rh_conn_create(struct rh_shard *sh, int fd, enum rh_conn_kind ki
     c->slot = slot;
     c->gen = gen;
     c->fd = fd;
-    c->kind = (uint8_t)kind;
+    c->kind = kind;
     c->state = RH_CONN_HTTP;
     c->heard_ms = sh->now_ms;
     c->since_ms = sh->now_ms;
@@ -165,7 +165,7 @@ static bool reads(const struct rh_conn *c)
 void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind)
 {
     rh_conn_set_state(sh, c, RH_CONN_OPEN);
-    c->kind = (uint8_t)kind;
+    c->kind = kind;
     c->invalid = 0;
     c->heard_ms = c->since_ms = c->look_ms = sh->now_ms;
     rh_ws_init(&c->ws, RH_WS_SERVER, sh->cfg->limits_message_size);
@@ -176,7 +176,6 @@ void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind
 /* It is nobody's device any more; `code` says why. Once per open connection. */
 static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code)
 {
-    c->close_code = (uint16_t)code;
     rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
     rh_user_detach(sh, c);
@@ -335,7 +334,7 @@ void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe
 void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
     rh_assert(!(c->paused & cause));
-    c->paused |= (uint8_t)cause;
+    c->paused |= cause & 3;
     rh_stat_add(
         &sh->stats,
         cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue : RH_STAT_paused_reads_credit, 1);
@@ -345,7 +344,7 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
     if (!(c->paused & cause))
         return;
-    c->paused &= (uint8_t)~cause;
+    c->paused &= ~cause & 3;
     if (c->paused)
         return;
     c->heard_ms = sh->now_ms; /* nobody is dead because we did not listen */
@@ -372,8 +371,8 @@ bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
     if (!q ||
         (q->messages < cfg->limits_send_queue_messages && q->bytes < cfg->limits_send_queue_bytes))
         return false;
-    return (rh_outq_flying(q) && c->fly_pass != sh->pass) || q->messages > messages_hard ||
-           q->bytes > bytes_hard;
+    return (rh_outq_flying(q) && c->fly_pass != (uint32_t)sh->pass) ||
+           q->messages > messages_hard || q->bytes > bytes_hard;
 }
 
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
@@ -455,7 +454,7 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     else
         rh_uring_sendv(sh->uring, c->fd, sh->iov, count, rh_tag(RH_OP_SEND, c));
     c->inflight++;
-    c->fly_pass = sh->pass;
+    c->fly_pass = (uint32_t)sh->pass;
     c->acked_ms = sh->now_ms;
     rh_heartbeat_watch_send(sh, c);
 }

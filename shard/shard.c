@@ -21,20 +21,39 @@
 #include "core/mem.h"
 #include "shard/shard_int.h"
 
-#define SQ_ENTRIES  4096
-#define CQ_ENTRIES  16384
-#define WAIT_MS_MAX 1000 /* a sleeping shard shows life once a second */
-#define ADJUST_MS   1000
-#define BUSY_REAPED 16 /* so many completions: there may be more, do not sleep */
-#define DRAIN_MS    5  /* while draining it looks more often whether it is quiet */
-#define LATE_ROUNDS 64
+#define SQ_ENTRIES     4096
+#define SQ_ENTRIES_MIN 256
+#define CQ_ENTRIES     16384
+#define WAIT_MS_MAX    1000 /* a sleeping shard shows life once a second */
+#define ADJUST_MS      1000
+#define BUSY_REAPED    16 /* so many completions: there may be more, do not sleep */
+#define DRAIN_MS       5  /* while draining it looks more often whether it is quiet */
+#define LATE_ROUNDS    64
 
 /* ---- life ---- */
 
+/* Rings count against RLIMIT_MEMLOCK, of which an ordinary user has little: small ones are slower
+ * under bursts, and better than none. */
+static int open_ring(struct rh_shard *sh, struct rh_fault *fault)
+{
+    struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM};
+    int rc = rh_uring_create(&opts, &sh->uring, fault);
+
+    while (rc == RH_ENOMEM && opts.sq_entries > SQ_ENTRIES_MIN) {
+        opts.sq_entries /= 4;
+        opts.cq_entries /= 4;
+        rc = rh_uring_create(&opts, &sh->uring, fault);
+    }
+    if (rc == RH_OK && opts.sq_entries < SQ_ENTRIES)
+        rh_log(RH_LOG_WARN, "shard.small_ring", RH_KU("shard", sh->tid),
+               RH_KU("entries", opts.sq_entries),
+               RH_KS("hint", "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"));
+    return rc;
+}
+
 static int shard_init(struct rh_shard *sh, int *take_listeners, struct rh_fault *fault)
 {
-    static const struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM};
-    int rc = rh_uring_create(&opts, &sh->uring, fault);
+    int rc = open_ring(sh, fault);
 
     if (rc < 0)
         return rc;

@@ -93,45 +93,50 @@ struct rh_extra {
     char device[RH_NAME_MAX];
 };
 
+/* Three cache lines: what arriving bytes touch, what sending touches, and the rest. */
 struct rh_conn {
-    struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
-    struct rh_list of_user;   /* struct rh_user.conns */
-    struct rh_list waiting;   /* starved, or paused for a credit: one of the shard's lists */
-    struct rh_user *user;     /* WS, while attached */
-    struct rh_outq *out;      /* NULL: nothing to send */
-    struct rh_conn *dirty;    /* next one to flush; the list ends with RH_DIRTY_END */
-    struct rh_block *rest;    /* received, not consumed: unfinished head or frame, or held back */
-    struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
-    struct rh_extra *extra;   /* or NULL */
-    struct rh_ws ws;
-    uint64_t heard_ms; /* something arrived */
-    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
-    uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
-    uint64_t acked_ms; /* when they last grew, or the send under way began */
-    uint64_t look_ms;  /* when we last looked */
-    uint64_t fly_pass; /* the pass in which the send under way was submitted */
-    int fd;
+    alignas(RH_CACHE_LINE) int fd;
     uint32_t slot;
     uint32_t gen;
     union {
         uint32_t invalid; /* OPEN: messages in a row */
         uint32_t scanned; /* HTTP: bytes of `rest` in which no head ends */
     };
-    uint16_t inflight;   /* operations without a last completion */
-    uint16_t close_code; /* ours, or the peer's */
-    uint8_t kind, state;
-    uint8_t paused;       /* RH_PAUSE_ */
-    bool recv_armed : 1;  /* a receive is under way */
-    bool recv_ending : 1; /* and has been told to end */
-    bool starved : 1;     /* no provided buffer was left */
-    bool is_dirty : 1;
-    bool held : 1;        /* `message` is whole and waits for a credit */
-    bool deaf : 1;        /* no frame is expected any more: what comes is thrown away */
-    bool eof : 1;         /* the peer's end of stream came while we were paused */
-    bool answered : 1;    /* HTTP: some request */
-    bool last_answer : 1; /* HTTP: nothing is read behind the answer */
-    bool buried : 1;      /* on the list of those to free at the end of the pass */
+    uint8_t inflight;         /* operations without a last completion */
+    uint8_t state;            /* enum rh_conn_state */
+    uint16_t kind : 2;        /* enum rh_conn_kind */
+    uint16_t paused : 2;      /* RH_PAUSE_ */
+    uint16_t recv_armed : 1;  /* a receive is under way */
+    uint16_t recv_ending : 1; /* and has been told to end */
+    uint16_t starved : 1;     /* no provided buffer was left */
+    uint16_t is_dirty : 1;
+    uint16_t held : 1;        /* `message` is whole and waits for a credit */
+    uint16_t deaf : 1;        /* no frame is expected any more: what comes is thrown away */
+    uint16_t eof : 1;         /* the peer's end of stream came while we were paused */
+    uint16_t answered : 1;    /* HTTP: some request */
+    uint16_t last_answer : 1; /* HTTP: nothing is read behind the answer */
+    uint16_t buried : 1;      /* on the list of those to free at the end of the pass */
+    uint32_t fly_pass;     /* the pass (its low bits) in which the send under way was submitted */
+    uint64_t heard_ms;     /* something arrived */
+    struct rh_block *rest; /* received, not consumed: unfinished head or frame, or held back */
+    struct rh_ws ws;
+
+    struct rh_user *user;     /* WS, while attached */
+    struct rh_outq *out;      /* NULL: nothing to send */
+    struct rh_conn *dirty;    /* next one to flush; the list ends with RH_DIRTY_END */
+    struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
+    uint64_t acked_ms;        /* the send under way began, or the peer last took some of it */
+    struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
+
+    struct rh_list of_user; /* struct rh_user.conns */
+    struct rh_list waiting; /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_extra *extra; /* or NULL */
+    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
+    uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
+    uint64_t look_ms;  /* when that was */
 };
+
+_Static_assert(sizeof(struct rh_conn) == 3 * RH_CACHE_LINE, "a connection is three cache lines");
 
 #define RH_DIRTY_END ((struct rh_conn *)-1)
 

@@ -150,16 +150,16 @@ static int read_configuration(struct options *o, char **argv, struct rh_fault *f
 
 /* ---- running ---- */
 
-/* Connections are descriptors: take as many as the system allows us. */
-static void raise_descriptors(void)
+/* Connections are descriptors, and rings are locked memory: take as much as the system allows. */
+static void raise_limit(int resource, const char *what)
 {
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+    if (getrlimit(resource, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
         return;
     limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-        fprintf(stderr, "ringhubd: cannot raise the limit of open files: %s\n", strerror(errno));
+    if (setrlimit(resource, &limit) < 0)
+        fprintf(stderr, "ringhubd: cannot raise the limit of %s: %s\n", what, strerror(errno));
 }
 
 static void announce(const struct rh_hub *hub)
@@ -226,7 +226,8 @@ static int run(const struct rh_config *cfg, struct rh_fault *fault)
     sigaddset(&signals, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    raise_descriptors();
+    raise_limit(RLIMIT_NOFILE, "open files");
+    raise_limit(RLIMIT_MEMLOCK, "locked memory");
     rc = rh_hub_create(cfg, &hub, fault);
     if (rc == RH_OK)
         rc = rh_hub_start(hub, fault);

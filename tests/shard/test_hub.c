@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -143,6 +144,24 @@ RH_TEST(hub, two_hubs_live_in_one_process)
     ck_assert_ptr_nonnull(strstr(answer, "200 OK"));
     rh_hub_destroy(second);
     rh_hub_destroy(first); /* it had started the log */
+}
+
+/* Goal    an ordinary user with little lockable memory gets a hub all the same, on smaller rings.
+ * Method  the limit of 1 MiB counts only without CAP_IPC_LOCK: as nobody, where we may become that. */
+RH_TEST(hub, little_lockable_memory_makes_smaller_rings)
+{
+    struct rlimit limit = {1 << 20, 1 << 20};
+    struct rh_hub *hub;
+    char answer[512];
+
+    RH_EQ_INT(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+    if (geteuid() == 0)
+        RH_EQ_INT(setuid(65534), 0);
+    hub = hub_of("127.0.0.1:0", "4");
+    RH_EQ_INT(rh_hub_start(hub, NULL), RH_OK);
+    get(rh_hub_address(hub, 0), "/livez", answer, sizeof(answer));
+    ck_assert_ptr_nonnull(strstr(answer, "200 OK"));
+    rh_hub_destroy(hub);
 }
 
 RH_TEST(hub, an_unsafe_address_is_refused)
