@@ -2,6 +2,7 @@
 #include "core/clock.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include "core/base.h"
 
@@ -21,4 +22,9 @@ uint64_t rh_clock_wall_us(void)
 
     rh_assert(rc == 0);
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000;
+}
+
+void rh_clock_nap_ms(unsigned ms)
+{
+    usleep(ms * 1000);
 }

@@ -17,6 +17,9 @@
  * the machine sleeps. */
 uint64_t rh_clock_mono_ns(void);
 
+/* Waits, at most a second; for a thread that has nothing to serve yet. */
+void rh_clock_nap_ms(unsigned ms);
+
 /* Microseconds since 1970 (CLOCK_REALTIME): may be set, so it may jump either way. */
 uint64_t rh_clock_wall_us(void);
 

@@ -23,6 +23,8 @@
 
 #define SQ_ENTRIES     4096
 #define SQ_ENTRIES_MIN 256
+#define RING_NAPS      20
+#define RING_NAP_MS    50
 #define CQ_ENTRIES     16384
 #define WAIT_MS_MAX    1000 /* a sleeping shard shows life once a second */
 #define ADJUST_MS      1000
@@ -33,7 +35,8 @@
 /* ---- life ---- */
 
 /* Rings count against RLIMIT_MEMLOCK, of which an ordinary user has little: small ones are slower
- * under bursts, and better than none. */
+ * under bursts, and better than none. The kernel gives back what an ended process had locked only
+ * after a while, so the smallest is tried for a second. */
 static int open_ring(struct rh_shard *sh, struct rh_fault *fault)
 {
     struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM};
@@ -42,6 +45,10 @@ static int open_ring(struct rh_shard *sh, struct rh_fault *fault)
     while (rc == RH_ENOMEM && opts.sq_entries > SQ_ENTRIES_MIN) {
         opts.sq_entries /= 4;
         opts.cq_entries /= 4;
+        rc = rh_uring_create(&opts, &sh->uring, fault);
+    }
+    for (unsigned naps = 0; rc == RH_ENOMEM && naps < RING_NAPS; naps++) {
+        rh_clock_nap_ms(RING_NAP_MS);
         rc = rh_uring_create(&opts, &sh->uring, fault);
     }
     if (rc == RH_OK && opts.sq_entries < SQ_ENTRIES)

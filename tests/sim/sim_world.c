@@ -146,6 +146,11 @@ uint64_t rh_clock_wall_us(void)
     return WALL_START + world.now / 1000;
 }
 
+void rh_clock_nap_ms(unsigned ms)
+{
+    world.now += ms * UINT64_C(1000000);
+}
+
 /* ---- what happens when ---- */
 
 static bool before(const struct event *a, const struct event *b)
