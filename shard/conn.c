@@ -483,6 +483,8 @@ static void count_lost(void *arg, const struct rh_msg *msg)
     struct rh_shard *sh = arg;
 
     rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error, 1);
+    rh_stat_add(&sh->stats, RH_STAT_failures_conn_error, 1);
+    rh_stat_add(&sh->stats, RH_STAT_failures_general, 1);
 }
 
 /* Everything that was queued has been sent. */

@@ -88,6 +88,7 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
     }
     if (stuck(sh, c)) {
         rh_stat_add(&sh->stats, RH_STAT_failures_timeout, 1);
+        rh_stat_add(&sh->stats, RH_STAT_failures_general, 1);
         rh_conn_cut(sh, c, 4408); /* no close frame gets through where nothing does */
         return;
     }

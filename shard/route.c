@@ -34,6 +34,7 @@ static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
     struct rh_handle *h;
 
     if (!user) {
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_msg_drop_any(take_msg);
         return err;
     }
