@@ -35,11 +35,12 @@
 #define LIVE    true
 #define RESTART false
 
-#define BUILT(path_, field_, kind_, min_, max_, words_, standard_, live_, help_)                   \
+#define BUILT(path_, field_, kind_, min_, max_, words_, entry_, standard_, live_, help_)           \
     {.path = path_,                                                                                \
      .standard = standard_,                                                                        \
      .help = help_,                                                                                \
      .words = words_,                                                                              \
+     .entry = entry_,                                                                              \
      .kind = RH_KIND_##kind_,                                                                      \
      .live = live_,                                                                                \
      .slot = RH_KEY_##field_,                                                                      \
@@ -49,19 +50,23 @@
 
 static const struct rh_config_key keys[] = {
 #define RH_CONFIG_BOOL(path, field, standard, when, help)                                          \
-    BUILT(path, field, BOOL, 0, 0, NULL, standard, when, help)
+    BUILT(path, field, BOOL, 0, 0, NULL, NULL, standard, when, help)
 #define RH_CONFIG_UINT(path, field, min, max, standard, when, help)                                \
-    BUILT(path, field, UINT, min, max, NULL, standard, when, help)
+    BUILT(path, field, UINT, min, max, NULL, NULL, standard, when, help)
 #define RH_CONFIG_MS(path, field, min, max, standard, when, help)                                  \
-    BUILT(path, field, MS, min, max, NULL, standard, when, help)
+    BUILT(path, field, MS, min, max, NULL, NULL, standard, when, help)
 #define RH_CONFIG_BYTES(path, field, min, max, standard, when, help)                               \
-    BUILT(path, field, BYTES, min, max, NULL, standard, when, help)
+    BUILT(path, field, BYTES, min, max, NULL, NULL, standard, when, help)
+#define RH_CONFIG_NUMBER(path, field, min, max, standard, when, help)                              \
+    BUILT(path, field, NUMBER, min, max, NULL, NULL, standard, when, help)
 #define RH_CONFIG_WORD(path, field, type, words, standard, when, help)                             \
-    BUILT(path, field, WORD, 0, 0, words, standard, when, help)
+    BUILT(path, field, WORD, 0, 0, words, NULL, standard, when, help)
 #define RH_CONFIG_TEXT(path, field, standard, when, help)                                          \
-    BUILT(path, field, TEXT, 0, 0, NULL, standard, when, help)
+    BUILT(path, field, TEXT, 0, 0, NULL, NULL, standard, when, help)
 #define RH_CONFIG_ADDRS(path, field, standard, when, help)                                         \
-    BUILT(path, field, ADDRS, 0, 0, NULL, standard, when, help)
+    BUILT(path, field, ADDRS, 0, 0, NULL, NULL, standard, when, help)
+#define RH_CONFIG_LIST(path, field, entry, standard, when, help)                                   \
+    BUILT(path, field, LIST, 0, 0, NULL, rh_config_entry_##entry, standard, when, help)
 #define RH_CONFIG_LATER(path_, kind_, standard_, when, help_)                                      \
     {.path = path_,                                                                                \
      .standard = standard_,                                                                        \
@@ -125,7 +130,7 @@ int rh_config_create(struct rh_config **ret_cfg)
         memset(&value, 0, sizeof(value));
         if (!strcmp(keys[i].standard, RH_CONFIG_CPUS))
             value.as.small = cpus();
-        else
+        else if (!rh_config_no_entries(&keys[i], text))
             rh_assert(rh_config_parse(&keys[i], text, &value, NULL) == 0);
         rh_config_store(cfg, &keys[i], &value, "");
     }
@@ -147,6 +152,49 @@ int rh_config_copy(const struct rh_config *cfg, struct rh_config **ret_copy)
 void rh_config_destroy(struct rh_config *cfg)
 {
     rh_mem_free(cfg);
+}
+
+/* ---- reloading ------------------------------------------------------------------------------ */
+
+/* Adds a name behind a comma, or dots that say that it did not fit; behind dots nothing more. */
+static void add_name(char list[RH_CONFIG_CHANGES], const char *name)
+{
+    static const char more[] = ",...";
+    size_t len = strlen(list);
+
+    if (len && list[len - 1] == '.')
+        return;
+    if (len + strlen(name) + sizeof(more) < RH_CONFIG_CHANGES)
+        snprintf(list + len, RH_CONFIG_CHANGES - len, "%s%s", len ? "," : "", name);
+    else
+        snprintf(list + len, RH_CONFIG_CHANGES - len, "%s", more);
+}
+
+int rh_config_reload(const struct rh_config *now, const struct rh_config *want,
+                     struct rh_config **ret_next, struct rh_config_changes *ret_changes)
+{
+    struct rh_config *next;
+    int rc = rh_config_copy(now, &next);
+
+    if (rc < 0)
+        return rc;
+    memset(ret_changes, 0, sizeof(*ret_changes));
+    for (size_t i = 0; i < RH_COUNT(keys); i++) {
+        const struct rh_config_key *key = &keys[i];
+        char *field = (char *)next + key->field;
+        const char *wanted = (const char *)want + key->field;
+
+        if (key->slot < 0)
+            continue;
+        if (memcmp(field, wanted, rh_config_size(key)) != 0)
+            add_name(key->live ? ret_changes->applied : ret_changes->restart, key->path);
+        if (!key->live)
+            continue;
+        memcpy(field, wanted, rh_config_size(key));
+        memcpy(next->where[key->slot], want->where[key->slot], RH_CONFIG_WHERE);
+    }
+    *ret_next = next;
+    return 0;
 }
 
 /* ---- errors and suggestions ----------------------------------------------------------------- */
@@ -305,19 +353,20 @@ int rh_config_set(struct rh_config *cfg, const char *key_path, const char *text,
     const struct rh_config_key *key;
     struct rh_config_value value;
     struct rh_fault why = {""};
-    bool more = false;
+    bool more;
     int rc = rh_config_find_settable(key_path, where, &key, fault);
 
     if (rc < 0)
         return rc;
     memset(&value, 0, sizeof(value));
-    do {
-        if (key->kind == RH_KIND_ADDRS)
+    for (more = !rh_config_no_entries(key, item); more;) {
+        more = false;
+        if (rh_config_takes_many(key))
             item = next_item(&text, &more);
         rc = rh_config_parse(key, item, &value, &why);
         if (rc < 0)
             return rh_config_fault(fault, rc, where, key_path, ": %s", why.text);
-    } while (more);
+    }
     rh_config_store(cfg, key, &value, where);
     return 0;
 }
@@ -508,9 +557,10 @@ void rh_config_print(const struct rh_config *cfg,
                                   const char *standard, const char *help),
                      void *arg)
 {
-    char value[RH_CONFIG_TEXT_MAX + 1 + RH_LISTEN_MAX];
+    char value[RH_CONFIG_PRINTED];
 
-    _Static_assert(sizeof(value) >= sizeof(((struct rh_listen *)0)->text) * RH_LISTEN_MAX,
+    _Static_assert(sizeof(value) >= sizeof(((struct rh_listen *)0)->text) * RH_LISTEN_MAX &&
+                       sizeof(value) > RH_CONFIG_TEXT_MAX && sizeof(value) > RH_CONFIG_LIST_MAX,
                    "every value fits");
     for (size_t i = 0; i < RH_COUNT(keys); i++) {
         if (keys[i].slot < 0)

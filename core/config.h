@@ -9,7 +9,8 @@
  * Errors     RH_EINVAL and RH_EUNSUPPORTED with a sentence "file:line: key: why"; RH_ENOMEM. A load
  *            or a set that fails has changed nothing.
  * Limits     a file: RH_CONFIG_FILE_MAX bytes. A text: RH_CONFIG_TEXT_MAX bytes. listen:
- *            RH_LISTEN_MAX addresses. Nesting: as deep as the table's longest path.
+ *            RH_LISTEN_MAX addresses. A list: RH_CONFIG_LIST_MAX bytes, a zero byte behind each
+ *            entry included. Nesting: as deep as the table's longest path.
  */
 #ifndef RH_CONFIG_H
 #define RH_CONFIG_H
@@ -23,13 +24,16 @@
 
 #define RH_CONFIG_FILE_MAX (1u << 20)
 #define RH_CONFIG_TEXT_MAX 1023
+#define RH_CONFIG_LIST_MAX 4096
 #define RH_CONFIG_WHERE    128 /* "ringhub.yaml:12"; a longer name loses its beginning */
 #define RH_LISTEN_MAX      16
+#define RH_CONFIG_PRINTED  (RH_CONFIG_LIST_MAX + 1) /* room for any printed value */
 
 /* Words of RH_CONFIG_WORD keys, in the table's order. Those that the table marks with a star can
  * be named, but never stand in a configuration. */
 enum rh_auth_mode { RH_AUTH_NONE, RH_AUTH_JWT, RH_AUTH_WEBHOOK };
 enum rh_slow_consumer { RH_SLOW_DISCONNECT, RH_SLOW_OLDEST, RH_SLOW_NEWEST, RH_SLOW_CONFLATE };
+enum rh_on_limit { RH_ON_LIMIT_KICK, RH_ON_LIMIT_REJECT };
 enum rh_io_backend { RH_BACKEND_AUTO, RH_BACKEND_URING, RH_BACKEND_EPOLL };
 
 /* One address to listen on, ready for bind(). */
@@ -49,15 +53,30 @@ struct rh_listen_list {
     struct rh_listen at[RH_LISTEN_MAX];
 };
 
+/* Texts, each ended by a zero byte, one behind the other. */
+struct rh_config_list {
+    uint32_t count;
+    uint32_t len; /* bytes of `text` that are used */
+    char text[RH_CONFIG_LIST_MAX];
+};
+
+/* The entry behind `entry`, NULL past the last one; NULL for `entry` gives the first:
+ *
+ *     for (const char *at = NULL; (at = rh_config_list_next(&cfg->security_origins, at));)
+ */
+const char *rh_config_list_next(const struct rh_config_list *list, const char *entry);
+
 /* The keys that are built, by number: RH_KEY_limits_message_size. */
 enum rh_config_slot {
-#define RH_CONFIG_BOOL(path, field, ...)  RH_KEY_##field,
-#define RH_CONFIG_UINT(path, field, ...)  RH_KEY_##field,
-#define RH_CONFIG_MS(path, field, ...)    RH_KEY_##field,
-#define RH_CONFIG_BYTES(path, field, ...) RH_KEY_##field,
-#define RH_CONFIG_WORD(path, field, ...)  RH_KEY_##field,
-#define RH_CONFIG_TEXT(path, field, ...)  RH_KEY_##field,
-#define RH_CONFIG_ADDRS(path, field, ...) RH_KEY_##field,
+#define RH_CONFIG_BOOL(path, field, ...)   RH_KEY_##field,
+#define RH_CONFIG_UINT(path, field, ...)   RH_KEY_##field,
+#define RH_CONFIG_MS(path, field, ...)     RH_KEY_##field,
+#define RH_CONFIG_BYTES(path, field, ...)  RH_KEY_##field,
+#define RH_CONFIG_NUMBER(path, field, ...) RH_KEY_##field,
+#define RH_CONFIG_WORD(path, field, ...)   RH_KEY_##field,
+#define RH_CONFIG_TEXT(path, field, ...)   RH_KEY_##field,
+#define RH_CONFIG_ADDRS(path, field, ...)  RH_KEY_##field,
+#define RH_CONFIG_LIST(path, field, ...)   RH_KEY_##field,
 #include "core/config.def"
     RH_CONFIG_SLOTS
 };
@@ -69,9 +88,11 @@ struct rh_config {
 #define RH_CONFIG_UINT(path, field, ...)       uint32_t field;
 #define RH_CONFIG_MS(path, field, ...)         uint32_t field;
 #define RH_CONFIG_BYTES(path, field, ...)      uint64_t field;
+#define RH_CONFIG_NUMBER(path, field, ...)     double field;
 #define RH_CONFIG_WORD(path, field, type, ...) enum type field;
 #define RH_CONFIG_TEXT(path, field, ...)       char field[RH_CONFIG_TEXT_MAX + 1];
 #define RH_CONFIG_ADDRS(path, field, ...)      struct rh_listen_list field;
+#define RH_CONFIG_LIST(path, field, ...)       struct rh_config_list field;
 #include "core/config.def"
 
     char where[RH_CONFIG_SLOTS][RH_CONFIG_WHERE]; /* who set it; "" for a default */
@@ -84,6 +105,12 @@ int rh_config_copy(const struct rh_config *cfg, struct rh_config **ret_copy);
 int rh_config_load_text(struct rh_config *cfg, const char *name, const void *bytes, size_t len,
                         struct rh_fault *fault);
 
+/* Makes the snapshot that follows `now` when `want` was read anew (and found right by
+ * rh_config_check): what can be changed while a hub runs is as in `want`, the rest as in `now`.
+ * RH_ENOMEM: nothing was made. */
+int rh_config_reload(const struct rh_config *now, const struct rh_config *want,
+                     struct rh_config **ret_next, struct rh_config_changes *ret_changes);
+
 /* ---- the table ------------------------------------------------------------------------------ */
 
 enum rh_config_kind {
@@ -94,9 +121,9 @@ enum rh_config_kind {
     RH_KIND_WORD,
     RH_KIND_TEXT,
     RH_KIND_ADDRS,
-    RH_KIND_LIST, /* from here on: only keys that are not supported yet */
+    RH_KIND_LIST,
     RH_KIND_NUMBER,
-    RH_KIND_SECRET,
+    RH_KIND_SECRET, /* from here on: only keys that are not supported yet */
     RH_KIND_SECRETS,
     RH_KIND_GROUP,
 };
@@ -107,10 +134,12 @@ struct rh_config_key {
     const char *help;
     const char *words; /* WORD: "none jwt*" */
     enum rh_config_kind kind;
-    bool live;    /* a reload can apply it */
-    int slot;     /* enum rh_config_slot; -1: not supported yet */
-    size_t field; /* where in struct rh_config */
-    uint64_t min, max;
+    bool live;         /* a reload can apply it */
+    int slot;          /* enum rh_config_slot; -1: not supported yet */
+    size_t field;      /* where in struct rh_config */
+    uint64_t min, max; /* NUMBER: in thousandths */
+    /* LIST: checks one entry and writes it as it is compared ("https://a.example"). */
+    int (*entry)(char *text, struct rh_fault *why);
 };
 
 /* The i-th key in the documentation's order; NULL past the last one. */

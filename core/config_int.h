@@ -7,7 +7,7 @@
 
 #include "core/config.h"
 
-/* A parsed value, not yet in a configuration. Begins zeroed; ADDRS grows with each parse. */
+/* A parsed value, not yet in a configuration. Begins zeroed; ADDRS and LIST grow with each parse. */
 struct rh_config_value {
     union {
         bool flag;                         /* BOOL */
@@ -15,6 +15,8 @@ struct rh_config_value {
         uint64_t large;                    /* BYTES */
         char text[RH_CONFIG_TEXT_MAX + 1]; /* TEXT */
         struct rh_listen_list addrs;       /* ADDRS */
+        struct rh_config_list list;        /* LIST */
+        double number;                     /* NUMBER */
     } as;
 };
 
@@ -35,6 +37,19 @@ int rh_config_find_settable(const char *path, const char *where,
 /* RH_EINVAL or RH_EUNSUPPORTED: `why` is the end of a sentence that begins with the key. */
 int rh_config_parse(const struct rh_config_key *key, struct rh_span text,
                     struct rh_config_value *value, struct rh_fault *why);
+
+/* True when the whole value `text` is a list without entries: there is nothing to parse. */
+bool rh_config_no_entries(const struct rh_config_key *key, struct rh_span text);
+
+/* True for a key that several values may be given to. */
+bool rh_config_takes_many(const struct rh_config_key *key);
+
+/* Checks of a list's entries, named in config.def: RH_EINVAL, or `text` as it will be compared. */
+int rh_config_entry_origin(char *text, struct rh_fault *why);
+
+/* Bytes of the key's field. Two fields with the same value have the same bytes. */
+size_t rh_config_size(const struct rh_config_key *key);
+
 void rh_config_store(struct rh_config *cfg, const struct rh_config_key *key,
                      const struct rh_config_value *value, const char *where);
 

@@ -5,8 +5,9 @@
  * milliseconds to the next. Every refusal says what would have been right.
  *
  * Threads     any; no state.
- * Limits      the table's bounds; texts RH_CONFIG_TEXT_MAX bytes.
- * Rejected    fractions (1.5s) and sums (1m30s): 1500ms and 90s say the same. Names of hosts in
+ * Limits      the table's bounds; texts and entries of lists RH_CONFIG_TEXT_MAX bytes.
+ * Rejected    fractions (1.5s) and sums (1m30s): 1500ms and 90s say the same. strtod for numbers:
+ *             it takes "nan", "0x1p3" and, in some locales, only a comma. Names of hosts in
  *             `listen`: what they resolve to may change between the check and the bind.
  */
 #include "core/config_int.h"
@@ -14,6 +15,7 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/err.h"
 
@@ -21,6 +23,8 @@ struct unit {
     const char *name;
     uint64_t factor;
 };
+
+#define THOUSANDTHS 1000 /* what a NUMBER is counted in */
 
 /* Smallest first; the printer takes the largest that divides. */
 static const struct unit ms_units[] = {
@@ -90,6 +94,40 @@ static int parse_units(const struct rh_config_key *key, const char *text, uint64
     if (__builtin_mul_overflow(*ret, factor, ret))
         *ret = UINT64_MAX;
     return in_range(key, text, *ret, why);
+}
+
+/* "2", "2.0" or "1.125": at most three digits behind the point. */
+static int parse_number(const struct rh_config_key *key, const char *text, double *ret,
+                        struct rh_fault *why)
+{
+    uint64_t value;
+    uint64_t part = 0;
+    size_t n = digits(text, &value);
+    size_t behind = n && text[n] == '.' ? digits(text + n + 1, &part) : 0;
+    size_t end = behind ? n + 1 + behind : n;
+
+    if (n == 0 || text[end] || behind > 3)
+        return rh_fault_set(why, RH_EINVAL, "\"%.40s\" is not a number, such as 2 or 1.5", text);
+    for (; behind > 0 && behind < 3; behind++)
+        part *= 10;
+    if (__builtin_mul_overflow(value, THOUSANDTHS, &value) ||
+        __builtin_add_overflow(value, part, &value))
+        value = UINT64_MAX;
+    *ret = (double)value / THOUSANDTHS;
+    return in_range(key, text, value, why);
+}
+
+/* At least one digit behind the point, so that it looks like what it is. */
+static void print_number(uint64_t thousandths, char *out, size_t size)
+{
+    char text[32];
+    size_t len = (size_t)snprintf(text, sizeof(text), "%llu.%03llu",
+                                  (unsigned long long)thousandths / THOUSANDTHS,
+                                  (unsigned long long)thousandths % THOUSANDTHS);
+
+    while (text[len - 1] == '0' && text[len - 2] != '.')
+        text[--len] = '\0';
+    snprintf(out, size, "%s", text);
 }
 
 /* The largest unit in which the value is a whole number. */
@@ -243,7 +281,7 @@ static int parse_addr(const char *text, struct rh_listen_list *list, struct rh_f
             return rh_fault_set(why, RH_EINVAL, "%s is there twice", text);
     memcpy(at.text, text, len + 1);
     at.loopback = is_loopback(&at);
-    list->at[list->count++] = at;
+    memcpy(&list->at[list->count++], &at, sizeof(at)); /* all bytes: reloading compares them */
     return 0;
 }
 
@@ -256,7 +294,105 @@ static void print_addrs(const struct rh_listen_list *list, char *out, size_t siz
         at += (size_t)snprintf(out + at, size - at, "%s%s", i ? "," : "", list->at[i].text);
 }
 
+/* ---- lists ---------------------------------------------------------------------------------- */
+
+const char *rh_config_list_next(const struct rh_config_list *list, const char *entry)
+{
+    const char *next = entry ? entry + strlen(entry) + 1 : list->text;
+
+    return next < list->text + list->len ? next : NULL;
+}
+
+static int parse_entry(const struct rh_config_key *key, char *text, struct rh_config_list *list,
+                       struct rh_fault *why)
+{
+    int rc = key->entry(text, why);
+    size_t size = strlen(text) + 1;
+
+    if (rc < 0)
+        return rc;
+    if (size > sizeof(list->text) - list->len)
+        return rh_fault_set(why, RH_EINVAL, "more than %d bytes in all", RH_CONFIG_LIST_MAX);
+    for (const char *at = NULL; (at = rh_config_list_next(list, at));)
+        if (!strcmp(at, text))
+            return rh_fault_set(why, RH_EINVAL, "%.300s is there twice", text);
+    memcpy(list->text + list->len, text, size);
+    list->len += (uint32_t)size;
+    list->count++;
+    return 0;
+}
+
+static void print_list(const struct rh_config_list *list, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (const char *at = NULL; used < size && (at = rh_config_list_next(list, at));)
+        used += (size_t)snprintf(out + used, size - used, "%s%s", used ? "," : "", at);
+}
+
+static int bad_origin(const char *text, struct rh_fault *why)
+{
+    return rh_fault_set(why, RH_EINVAL,
+                        "\"%.80s\" is not an origin, such as https://example.com or "
+                        "https://example.com:8443; * for any",
+                        text);
+}
+
+/* "example.com" (bytes that may stand in a name or an IPv4 address) or "[::1]". */
+static bool is_host(const char *host, size_t len)
+{
+    static const char name[] = "abcdefghijklmnopqrstuvwxyz0123456789-._";
+    char inner[INET6_ADDRSTRLEN];
+    struct in6_addr v6;
+
+    if (len > 2 && len - 2 < sizeof(inner) && host[0] == '[' && host[len - 1] == ']') {
+        snprintf(inner, sizeof(inner), "%.*s", (int)(len - 2), host + 1);
+        return inet_pton(AF_INET6, inner, &v6) == 1;
+    }
+    return len > 0 && len <= 253 && strspn(host, name) >= len && host[0] != '.';
+}
+
+/* Browsers leave out the port that the scheme has anyway, so we do, too. */
+int rh_config_entry_origin(char *text, struct rh_fault *why)
+{
+    bool tls = !strncasecmp(text, "https://", 8);
+    char *host = text + (tls ? 8 : 7);
+    uint64_t port = 0;
+    char *colon;
+
+    if (!strcmp(text, "*"))
+        return 0;
+    if (!tls && strncasecmp(text, "http://", 7) != 0)
+        return bad_origin(text, why);
+    for (char *at = text; *at; at++)
+        if (*at >= 'A' && *at <= 'Z')
+            *at = (char)(*at - 'A' + 'a');
+    colon = strchr(host[0] == '[' ? host + strcspn(host, "]") : host, ':');
+    if (!is_host(host, colon ? (size_t)(colon - host) : strlen(host)))
+        return bad_origin(text, why);
+    if (!colon)
+        return 0;
+    if (colon[1] == '\0' || colon[1 + digits(colon + 1, &port)] || port < 1 || port > UINT16_MAX)
+        return rh_fault_set(why, RH_EINVAL, "\"%.300s\" has no port from 1 to 65535", text);
+    if (port == (tls ? 443 : 80))
+        *colon = '\0';
+    else
+        snprintf(colon + 1, strlen(colon + 1) + 1, "%u", (unsigned)port);
+    return 0;
+}
+
 /* ---- any value ------------------------------------------------------------------------------ */
+
+bool rh_config_takes_many(const struct rh_config_key *key)
+{
+    return key->kind == RH_KIND_ADDRS || key->kind == RH_KIND_LIST;
+}
+
+bool rh_config_no_entries(const struct rh_config_key *key, struct rh_span text)
+{
+    return key->kind == RH_KIND_LIST && text.len == 0;
+}
 
 int rh_config_parse(const struct rh_config_key *key, struct rh_span text,
                     struct rh_config_value *value, struct rh_fault *why)
@@ -284,6 +420,10 @@ int rh_config_parse(const struct rh_config_key *key, struct rh_span text,
         return 0;
     case RH_KIND_ADDRS:
         return parse_addr(copy, &value->as.addrs, why);
+    case RH_KIND_LIST:
+        return parse_entry(key, copy, &value->as.list, why);
+    case RH_KIND_NUMBER:
+        return parse_number(key, copy, &value->as.number, why);
     case RH_KIND_UINT:
         rc = parse_uint(key, copy, &number, why);
         value->as.small = (uint32_t)number;
@@ -298,8 +438,7 @@ int rh_config_parse(const struct rh_config_key *key, struct rh_span text,
     }
 }
 
-void rh_config_store(struct rh_config *cfg, const struct rh_config_key *key,
-                     const struct rh_config_value *value, const char *where)
+size_t rh_config_size(const struct rh_config_key *key)
 {
     static const size_t sizes[] = {
         [RH_KIND_BOOL] = sizeof(bool),
@@ -307,14 +446,23 @@ void rh_config_store(struct rh_config *cfg, const struct rh_config_key *key,
         [RH_KIND_MS] = sizeof(uint32_t),
         [RH_KIND_BYTES] = sizeof(uint64_t),
         [RH_KIND_WORD] = sizeof(uint32_t),
-        [RH_KIND_TEXT] = sizeof(value->as.text),
-        [RH_KIND_ADDRS] = sizeof(value->as.addrs),
+        [RH_KIND_TEXT] = RH_CONFIG_TEXT_MAX + 1,
+        [RH_KIND_ADDRS] = sizeof(struct rh_listen_list),
+        [RH_KIND_LIST] = sizeof(struct rh_config_list),
+        [RH_KIND_NUMBER] = sizeof(double),
     };
+
+    rh_assert(key->slot >= 0 && key->slot < RH_CONFIG_SLOTS && key->kind < RH_COUNT(sizes));
+    return sizes[key->kind];
+}
+
+void rh_config_store(struct rh_config *cfg, const struct rh_config_key *key,
+                     const struct rh_config_value *value, const char *where)
+{
     size_t len = strlen(where);
     size_t room = sizeof(cfg->where[0]) - 1;
 
-    rh_assert(key->slot >= 0 && key->slot < RH_CONFIG_SLOTS && key->kind < RH_COUNT(sizes));
-    memcpy((char *)cfg + key->field, &value->as, sizes[key->kind]);
+    memcpy((char *)cfg + key->field, &value->as, rh_config_size(key));
     snprintf(cfg->where[key->slot], sizeof(cfg->where[0]), "%s",
              len > room ? where + (len - room) : where);
 }
@@ -347,6 +495,12 @@ void rh_config_value(const struct rh_config *cfg, const struct rh_config_key *ke
     case RH_KIND_TEXT:
         snprintf(out, size, "%s", (const char *)field);
         break;
+    case RH_KIND_LIST:
+        print_list(field, out, size);
+        break;
+    case RH_KIND_NUMBER:
+        print_number((uint64_t)(*(const double *)field * THOUSANDTHS + 0.5), out, size);
+        break;
     default:
         rh_assert(key->kind == RH_KIND_ADDRS);
         print_addrs(field, out, size);
@@ -378,6 +532,14 @@ void rh_config_range(const struct rh_config_key *key, char *out, size_t size)
         break;
     case RH_KIND_TEXT:
         snprintf(out, size, "at most %d bytes", RH_CONFIG_TEXT_MAX);
+        break;
+    case RH_KIND_LIST:
+        snprintf(out, size, "at most %d bytes", RH_CONFIG_LIST_MAX);
+        break;
+    case RH_KIND_NUMBER:
+        print_number(key->min, min, sizeof(min));
+        print_number(key->max, max, sizeof(max));
+        snprintf(out, size, "%s to %s", min, max);
         break;
     default:
         rh_assert(key->kind == RH_KIND_ADDRS);

@@ -141,11 +141,15 @@ static bool is_null(const yaml_event_t *ev)
 
 /* ---- values --------------------------------------------------------------------------------- */
 
+static struct rh_span text_of(const yaml_event_t *ev)
+{
+    return (struct rh_span){(const char *)ev->data.scalar.value,
+                            (uint32_t)ev->data.scalar.length}; /* the file is small */
+}
+
 static int parse_item(struct load *ld, const struct rh_config_key *key, const yaml_event_t *ev,
                       struct rh_config_value *value)
 {
-    struct rh_span text = {(const char *)ev->data.scalar.value,
-                           (uint32_t)ev->data.scalar.length}; /* the file is small */
     struct rh_fault why = {""};
     char where[RH_CONFIG_WHERE];
     int rc;
@@ -154,7 +158,7 @@ static int parse_item(struct load *ld, const struct rh_config_key *key, const ya
         return fail(ld, line_of(ev), "takes plain values, no lists or groups in a list");
     if (is_null(ev))
         return fail(ld, line_of(ev), "needs a value");
-    rc = rh_config_parse(key, text, value, &why);
+    rc = rh_config_parse(key, text_of(ev), value, &why);
     if (rc == 0)
         return 0;
     place(ld, line_of(ev), where);
@@ -165,7 +169,7 @@ static int parse_item(struct load *ld, const struct rh_config_key *key, const ya
 static int load_list(struct load *ld, const struct rh_config_key *key, size_t line,
                      struct rh_config_value *value)
 {
-    if (key->kind != RH_KIND_ADDRS)
+    if (!rh_config_takes_many(key))
         return fail(ld, line, "takes one value, not a list");
     for (size_t n = 0;; n++) {
         yaml_event_t ev = {0};
@@ -175,7 +179,7 @@ static int load_list(struct load *ld, const struct rh_config_key *key, size_t li
             return rc;
         if (ev.type == YAML_SEQUENCE_END_EVENT) {
             yaml_event_delete(&ev);
-            return n > 0 ? 0 : fail(ld, line, "needs a value");
+            return n > 0 || key->kind == RH_KIND_LIST ? 0 : fail(ld, line, "needs a value");
         }
         rc = parse_item(ld, key, &ev, value);
         yaml_event_delete(&ev);
@@ -189,13 +193,15 @@ static int load_key(struct load *ld, const struct rh_config_key *key, const yaml
 {
     struct rh_config_value value;
     char where[RH_CONFIG_WHERE];
-    int rc;
+    int rc = 0;
 
     memset(&value, 0, sizeof(value));
     if (ev->type == YAML_MAPPING_START_EVENT)
         return fail(ld, line_of(ev), "takes a value, not a group of keys");
-    rc = ev->type == YAML_SEQUENCE_START_EVENT ? load_list(ld, key, line_of(ev), &value)
-                                               : parse_item(ld, key, ev, &value);
+    if (ev->type == YAML_SEQUENCE_START_EVENT)
+        rc = load_list(ld, key, line_of(ev), &value);
+    else if (is_null(ev) || !rh_config_no_entries(key, text_of(ev)))
+        rc = parse_item(ld, key, ev, &value);
     if (rc < 0)
         return rc;
     place(ld, key_line, where);

@@ -35,10 +35,24 @@ enum rh_event_class {
     X(SENT, CONSEQUENCE, SEND, "what became of a SEND; a is the status")                           \
     X(HANDOVER, REQUEST, NONE, "a connection whose user lives on the popping shard; msg moves")    \
     X(HANDED, CONSEQUENCE, HANDOVER, "what became of a HANDOVER; a is the status")                 \
+    X(ROOM, REQUEST, NONE, "an ask on its way to the room's home (shard/room_int.h); msg moves")   \
+    X(ROOM_DONE, CONSEQUENCE, ROOM, "the same ask with its answer; msg moves")                     \
+    X(FANOUT, CONSEQUENCE, NONE,                                                                   \
+      "a room's message or notice for who subscribes here; msg moves a hold, a is the uid")        \
+    X(ROOM_OVER, CONSEQUENCE, NONE, "the room with uid a has been deleted; msg, if any, tells it") \
+    X(FANNED, CONSEQUENCE, NONE,                                                                   \
+      "to the home of room a: b more FANOUTs, of c bytes, are finished here")                      \
+    X(UNSUB, CONSEQUENCE, NONE,                                                                    \
+      "to the home of room a: a subscription changed; flags say how, cookie is the home's member") \
+    X(BROADCAST, REQUEST, NONE, "for every matching user here; msg moves a hold")                  \
+    X(BROADCAST_DONE, CONSEQUENCE, BROADCAST,                                                      \
+      "all have been given it; a is how many users, flags 1: nobody, for want of memory")          \
+    X(CONFIG, CONTROL, NONE, "a new snapshot of the configuration; msg moves a hold")              \
     X(QUIET, CONSEQUENCE, NONE,                                                                    \
-      "to the control thread: no connection, no credit out, no spill; a is the DRAIN's round")     \
+      "to the control thread: nobody to wait for, no credit out, no spill; a is the round")        \
     X(LOG, LOSSY, NONE, "a line for the log thread; msg moves")                                    \
-    X(DRAIN, CONTROL, NONE, "begin to close, and report when quiet; a is the round")               \
+    X(DRAIN, CONTROL, NONE,                                                                        \
+      "begin to close, the second time accept nobody, and report when quiet; a is the round")      \
     X(STOP, CONTROL, NONE, "end the thread")
 
 enum rh_event_kind {

@@ -31,4 +31,10 @@
 #define RH_MESH_POP  1024 /* events that a thread takes in one pass, from all others together */
 #define RH_MESH_TURN 32   /* of these, from one before the next has its turn */
 
+/* ---- messages that wait ---- */
+
+/* Direct messages of one user that found no room on any device (shard/retry.c): as many as the queue
+ * of one device has by default, so that a full one's worth may follow when it has drained. */
+#define RH_RETRY_MAX 256
+
 #endif

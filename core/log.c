@@ -250,6 +250,11 @@ static void change_fd(int fd)
         close(before);
 }
 
+void rh_log_set_level_any(enum rh_log_level level)
+{
+    atomic_store_explicit(&rh_log_threshold, (int)level, memory_order_relaxed);
+}
+
 int rh_log_start(enum rh_log_level level, enum rh_log_format format, const char *file,
                  struct rh_fault *fault)
 {
@@ -272,7 +277,7 @@ int rh_log_start(enum rh_log_level level, enum rh_log_format format, const char 
     }
     snprintf(logger.path, sizeof(logger.path), "%s", file);
     change_fd(fd);
-    atomic_store(&rh_log_threshold, (int)level);
+    rh_log_set_level_any(level);
     atomic_store(&logger.format, (int)format);
     atomic_store(&logger.stopping, false);
     rc = rh_thread_start(&logger.thread, RH_TID_NONE, "rh-log", log_thread, batch);

@@ -8,7 +8,7 @@
  *
  * A level that is off costs one load and one branch; the pairs are then not even evaluated.
  *
- * Threads    rh_log, RH_LOG_EVERY, rh_log_reopen, rh_log_dropped_any: any. A thread that called
+ * Threads    rh_log, RH_LOG_EVERY, rh_log_reopen and what ends in _any: any. A thread that called
  *            rh_log_thread_init never waits for the disk: its lines go through a ring of its own to
  *            the log thread. Others, and all before start and after stop, write themselves under a
  *            mutex. start and stop: the controlling thread, with no init or fini going on.
@@ -81,6 +81,9 @@ int rh_log_start(enum rh_log_level level, enum rh_log_format format, const char 
  * of them logs meanwhile is written by its fini. */
 void rh_log_stop(void);
 
+/* Which lines are logged from now on; rh_log_start sets it, too. */
+void rh_log_set_level_any(enum rh_log_level level);
+
 /* Opens the file by its name anew, after it was moved away. RH_EIO: that failed, and the old one
  * stays in use. Without a file: nothing to do. */
 int rh_log_reopen(void);
@@ -100,7 +103,7 @@ struct rh_log_site {
     _Atomic uint64_t suppressed; /* not yet told */
 };
 
-extern _Atomic int rh_log_threshold; /* relaxed; written by rh_log_start */
+extern _Atomic int rh_log_threshold; /* relaxed: when a change is seen does not matter */
 
 static inline bool rh_log_on(enum rh_log_level level)
 {

@@ -30,9 +30,11 @@
  * order is kept. Replies and requests must find room in it without an allocation. Of both at most
  * RH_CREDIT_EVENTS can be outstanding, so the rule is
  *
- *     spill_cap >= 2 * RH_CREDIT_EVENTS + (other events in the spill)
+ *     spill_cap >= 2 * RH_CREDIT_EVENTS + (other events in the spill) + (those that are reserved)
  *
- * and only these others make it grow (rh_mesh_tell: RH_ENOMEM). It shrinks back when it is empty.
+ * and only these others make it grow (rh_mesh_tell, rh_mesh_reserve: RH_ENOMEM). It shrinks back
+ * when it is empty. What is reserved counts in full, also while the ring has room: requests may
+ * take that.
  *
  * Threads     A link's struct and spill are the producer's, its ring is shared by core/ring's
  *             rules. The producer makes the ring at first use; the consumer learns of it by the
@@ -73,7 +75,8 @@ struct link {
     uint64_t spill_bytes;
     uint32_t credit_events; /* our requests that are unanswered */
     uint32_t credit_bytes;
-    uint32_t owed; /* their requests that we have not answered */
+    uint32_t owed;     /* their requests that we have not answered */
+    uint32_t reserved; /* tells to come that were promised room */
 };
 
 /* Counters and gauges: the owner writes, anyone reads; all relaxed. */
@@ -243,22 +246,31 @@ static uint32_t payload(const struct rh_event *ev)
     return rh_event_is_reply(ev->kind) ? 0 : ev->cost;
 }
 
-/* Doubles the spill, its oldest event first. */
-static int spill_grow(struct link *link)
+/* The capacity that a spill must have for that many tells. */
+static uint64_t cap_for(uint64_t tells)
+{
+    return 2 * RH_CREDIT_EVENTS + tells;
+}
+
+/* Doubles the spill until it has that capacity, its oldest event first. */
+static int spill_grow(struct link *link, uint64_t need)
 {
     uint32_t tail_part = link->spill_cap - link->spill_head; /* from head to the end of memory */
+    uint64_t cap = link->spill_cap;
     struct rh_event *more;
 
-    if (link->spill_cap > UINT32_MAX / 2)
-        return RH_ENOMEM;
-    more = rh_mem_alloc((size_t)link->spill_cap * 2 * sizeof(*more));
+    while (cap < need)
+        cap *= 2;
+    if (cap == link->spill_cap)
+        return RH_OK;
+    more = cap <= UINT32_MAX ? rh_mem_alloc(cap * sizeof(*more)) : NULL;
     if (!more)
         return RH_ENOMEM;
     memcpy(more, link->spill + link->spill_head, tail_part * sizeof(*more));
     memcpy(more + tail_part, link->spill, link->spill_head * sizeof(*more));
     link_fini(link);
     link->spill = more;
-    link->spill_cap *= 2;
+    link->spill_cap = (uint32_t)cap;
     link->spill_head = 0;
     return RH_OK;
 }
@@ -269,8 +281,7 @@ static int spill_add(struct rh_mesh *m, struct link *link, const struct rh_event
     bool tell = is_tell(ev);
     uint32_t at;
 
-    if (tell && link->spill_cap < 2 * RH_CREDIT_EVENTS + link->spill_tells + 1 &&
-        spill_grow(link) < 0)
+    if (tell && spill_grow(link, cap_for(link->spill_tells + 1)) < 0)
         return RH_ENOMEM;
     rh_assert(link->spill_len < link->spill_cap);
 
@@ -311,7 +322,8 @@ static void spill_flush(struct rh_mesh *m, struct link *link)
         rh_ring_commit(link->ring);
         spill_drop(m, link);
     }
-    if (link->spill_len == 0 && link->spill != first_spill(link)) {
+    if (link->spill_len == 0 && link->spill != first_spill(link) &&
+        cap_for(link->reserved) <= RH_SPILL_FIXED) {
         link_fini(link);
         link->spill = first_spill(link);
         link->spill_cap = RH_SPILL_FIXED;
@@ -421,12 +433,27 @@ void rh_mesh_reply(struct rh_mesh *m, const struct rh_event *request, struct rh_
 int rh_mesh_tell(struct rh_mesh *m, unsigned to, struct rh_event *ev)
 {
     enum rh_event_class class = rh_event_class(ev->kind);
+    struct link *link = link_open(m, to);
 
     rh_assert(class == RH_CLASS_CONTROL || class == RH_CLASS_CONSEQUENCE);
     rh_assert(!rh_event_is_reply(ev->kind));
-    if (push_or_spill(m, link_open(m, to), to, ev) < 0)
+    if (push_or_spill(m, link, to, ev) < 0) {
+        rh_assert(link->reserved == 0);
         return RH_ENOMEM;
+    }
+    link->reserved -= link->reserved > 0;
     count(&m->counts.told, 1);
+    return RH_OK;
+}
+
+int rh_mesh_reserve(struct rh_mesh *m, unsigned to, uint32_t tells)
+{
+    struct link *link = link_open(m, to);
+
+    tells = RH_MAX(tells, link->reserved);
+    if (spill_grow(link, cap_for((uint64_t)link->spill_tells + tells)) < 0)
+        return RH_ENOMEM;
+    link->reserved = tells;
     return RH_OK;
 }
 
@@ -593,4 +620,13 @@ uint32_t rh_net_depth_any(const struct rh_net *net, unsigned from, unsigned to)
 {
     rh_assert(from < net->members && to < net->members);
     return rh_ring_depth_any(ring_memory(link_of(net, from, to)));
+}
+
+uint64_t rh_net_inbound_any(const struct rh_net *net, unsigned to)
+{
+    uint64_t sum = 0;
+
+    for (unsigned from = 0; from < net->members; from++)
+        sum += rh_net_depth_any(net, from, to);
+    return sum;
 }

@@ -11,8 +11,8 @@
  *
  * Classes    request: rh_mesh_ask, refused without a credit (RH_EFULL). Its reply: rh_mesh_reply,
  *            exactly one per request, never refused. Other consequences and control: rh_mesh_tell,
- *            refused only when memory is gone. Lossy: rh_mesh_drop_or_tell. core/event.h has the
- *            kinds with their classes.
+ *            refused only when memory is gone, and never after rh_mesh_reserve. Lossy:
+ *            rh_mesh_drop_or_tell. core/event.h has the kinds with their classes.
  * Order      what one thread sends to another arrives in the order in which it was sent, whatever
  *            its class and whether it spilled or not; lossy events are missing or in order.
  * Threads    everything on the thread that owns the member, except what ends in _any; create and
@@ -61,6 +61,12 @@ void rh_mesh_reply(struct rh_mesh *m, const struct rh_event *request, struct rh_
 /* Sends a consequence that is no reply, or a control event; ev->cost should say its payload's
  * bytes. RH_ENOMEM: the spill could not grow; nothing moved. */
 int rh_mesh_tell(struct rh_mesh *m, unsigned to, struct rh_event *ev);
+
+/* Promises that the next `tells` calls of rh_mesh_tell to that member succeed, whatever else is sent
+ * between them: for what must be told to several members or to none. Promises do not add up: of
+ * two at the same time the larger holds for both. RH_ENOMEM: the spill could not grow; nothing
+ * changed. */
+int rh_mesh_reserve(struct rh_mesh *m, unsigned to, uint32_t tells);
 
 /* Sends a lossy event if there is room right now. False: dropped and counted; nothing moved. */
 bool rh_mesh_drop_or_tell(struct rh_mesh *m, unsigned to, struct rh_event *ev);
@@ -111,5 +117,8 @@ void rh_mesh_stat_any(const struct rh_mesh *m, struct rh_mesh_stat *ret_stat);
 
 /* Events in the ring from one member to another, published and not yet taken. */
 uint32_t rh_net_depth_any(const struct rh_net *net, unsigned from, unsigned to);
+
+/* Likewise of all that lead to a member. */
+uint64_t rh_net_inbound_any(const struct rh_net *net, unsigned to);
 
 #endif

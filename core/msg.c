@@ -1,6 +1,8 @@
 /* core/msg.c - messages and handles; the design is in msg.h. */
 #include "core/msg.h"
 
+#include <string.h>
+
 #include "core/mem.h"
 
 struct rh_msg *rh_msg_create(size_t room)
@@ -9,15 +11,9 @@ struct rh_msg *rh_msg_create(size_t room)
 
     if (!msg)
         return NULL;
+    memset(msg, 0, sizeof(*msg));
     atomic_init(&msg->holders, 1);
     msg->frame_at = RH_MSG_HEAD_ROOM;
-    msg->frame_len = 0;
-    msg->seq_at = 0;
-    msg->to_at = 0;
-    msg->to_len = 0;
-    msg->high = false;
-    msg->to_hash = 0;
-    msg->accepted_ns = 0;
     return msg;
 }
 
@@ -41,6 +37,7 @@ void rh_msg_set_seq(struct rh_msg *msg, uint64_t seq)
     uint8_t *digit = msg->bytes + msg->seq_at + RH_MSG_SEQ_DIGITS;
 
     rh_assert(msg->seq_at && seq >= RH_MSG_SEQ_MIN && seq <= RH_MSG_SEQ_MAX);
+    msg->seq = seq;
     for (int i = 0; i < RH_MSG_SEQ_DIGITS; i++, seq /= 10)
         *--digit = (uint8_t)('0' + seq % 10);
 }

@@ -2,9 +2,14 @@
  *
  * A message is one block of memory: the WebSocket frame as every receiver gets it, and behind it
  * the name of whom it is for. Whoever makes it fills it, then hands it on; from the moment a second
- * thread can see it nothing in it changes. The exception is written into the type: a direct
- * message's sequence number is given by the receiver's shard, the only holder at that moment, into
- * the sixteen digits that the sender's shard left for it (rh_msg_set_seq).
+ * thread can see it nothing in it changes. The exception is written into the type: a sequence
+ * number is given by the shard that owns it, the only holder at that moment. A direct message's goes
+ * into sixteen digits that the sender's shard left for it (rh_msg_set_seq). A room's begins at 1,
+ * so its length is not known before: the number is the first member of the data, and the room's home
+ * writes what stands before it backwards from there (shard/publish.c), so that nothing is moved.
+ *
+ *     | free | frame header | {"type":"notify",...,"data":{"seq": | 123 | ,"room":"x",...}} | names
+ *            ^ frame_at                           data_at ^               ^ seq_at  (a room's)
  *
  * Ownership  `holders` counts threads, not receivers: one for each shard that has it. A shard makes
  *            a handle for its own queues; the last use of the handle drops the shard's hold, and
@@ -22,16 +27,36 @@
 #define RH_MSG_SEQ_MIN    1000000000000000u /* the least number of sixteen digits */
 #define RH_MSG_SEQ_MAX    ((1ull << 53) - 1)
 
+/* Whose stream of messages it belongs to: what a loss is told as. */
+enum rh_msg_kind {
+    RH_MSG_DIRECT,
+    RH_MSG_ROOM,
+    RH_MSG_BROADCAST,
+    RH_MSG_NOTICE, /* joined, left, deleted: has no number, and is never dropped */
+};
+
 struct rh_msg {
     _Atomic uint32_t
         holders;       /* relaxed up; acquire-release down, so the last one sees all writes */
     uint32_t frame_at; /* offsets into bytes: the frame with its header ... */
     uint32_t frame_len;
-    uint32_t seq_at; /* ... the first digit of its seq, 0 when it has none ... */
-    uint32_t to_at;  /* ... and the receiver's name */
+    uint32_t
+        seq_at;     /* ... DIRECT: the first digit of its seq; ROOM: the byte behind the last ... */
+    uint32_t to_at; /* ... the name of the user or room that it is for ... */
+    uint32_t key_at;  /* ... ROOM: its key, as raw JSON text; key_len 0: none; BROADCAST: whom it is
+                       * for (shard/broadcast.c), likewise ... */
+    uint32_t from_at; /* ... and the user who gets no copy, if `excludes` */
+    uint32_t data_at; /* ROOM: the value of `data`, up to the frame's end less one byte */
+    uint32_t key_len;
     uint8_t to_len;
-    bool high; /* priority high or above: overtakes what is queued */
+    uint8_t from_len;
+    uint8_t kind;  /* enum rh_msg_kind */
+    bool high;     /* priority high or above: overtakes what is queued */
+    bool excludes; /* the user at from_at gets none */
     uint64_t to_hash;
+    uint64_t from_hash;
+    uint64_t uid;         /* ROOM, NOTICE: the room's, one life of it; given by its home */
+    uint64_t seq;         /* as given; 0: none */
     uint64_t accepted_ns; /* monotonic time at which a shard took it in */
     uint8_t bytes[];
 };
@@ -48,6 +73,13 @@ static inline const uint8_t *rh_msg_frame(const struct rh_msg *msg)
 
 /* Writes the number into the frame; only while nobody else holds it. */
 void rh_msg_set_seq(struct rh_msg *msg, uint64_t seq);
+
+/* The `data` of a room's message, as JSON text. */
+static inline struct rh_span rh_msg_data(const struct rh_msg *msg)
+{
+    return (struct rh_span){(const char *)msg->bytes + msg->data_at,
+                            msg->frame_at + msg->frame_len - 1 - msg->data_at};
+}
 
 /* One shard's use of a message: a plain count of queue entries. */
 struct rh_handle {

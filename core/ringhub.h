@@ -97,6 +97,24 @@ const char *rh_hub_address(const struct rh_hub *hub, unsigned i);
 /* Number of shards. Any thread. */
 unsigned rh_hub_shards(const struct rh_hub *hub);
 
+/* What a reload changed: names of keys with commas between them, "" for none; ends with "..." when
+ * there were more than fit. */
+#define RH_CONFIG_CHANGES 400
+struct rh_config_changes {
+    char applied[RH_CONFIG_CHANGES]; /* have their new values from now on */
+    char restart[RH_CONFIG_CHANGES]; /* keep their old ones until the hub is started anew */
+};
+
+/* Gives a running hub the values of `cfg` (read anew, as a whole) for all keys that can change while
+ * it runs, within a pass of each shard, and logs what changed. RH_EINVAL: `cfg` contradicts itself;
+ * RH_ENOMEM, RH_ESTATE: nothing changed. Any thread but the hub's own (RH_ETHREAD); waits for a
+ * reload or stop that is under way. */
+int rh_hub_reload(struct rh_hub *hub, const struct rh_config *cfg,
+                  struct rh_config_changes *ret_changes, struct rh_fault *fault);
+
+/* Writes a warning into the hub's log: `event` is a dotted name, `why` a sentence. Any thread. */
+void rh_hub_warn(struct rh_hub *hub, const char *event, const char *why);
+
 /* Opens log.file by its name anew, after it was moved away. Any thread, not a signal handler. */
 int rh_hub_reopen_log(struct rh_hub *hub);
 

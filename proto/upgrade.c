@@ -270,27 +270,50 @@ static unsigned default_port(struct rh_span scheme)
     return 0;
 }
 
+/* Takes "scheme://host[:port]" apart; the port is the scheme's where it names none. */
+static bool read_origin(struct rh_span origin, struct rh_span *ret_scheme, struct rh_span *ret_host,
+                        unsigned *ret_port)
+{
+    unsigned port;
+
+    *ret_scheme = cut(&origin, ':');
+    port = default_port(*ret_scheme);
+    if (!port || origin.len < 3 || memcmp(origin.at, "//", 2) != 0)
+        return false;
+    origin = (struct rh_span){origin.at + 2, origin.len - 2};
+    if (!rh_http_authority(origin, ret_host, ret_port))
+        return false;
+    *ret_port = *ret_port ? *ret_port : port;
+    return true;
+}
+
 bool rh_origin_same(const struct rh_http_head *head)
 {
     const struct rh_span *origin = rh_http_find(head, "origin");
-    struct rh_span scheme, ours, theirs, rest;
-    unsigned port, our_port, their_port;
+    struct rh_span scheme, ours, theirs;
+    unsigned our_port, their_port;
 
     if (!origin)
         return true;
-    if (rh_http_count(head, "origin") > 1)
-        return false;
-    rest = *origin;
-    scheme = cut(&rest, ':');
-    port = default_port(scheme);
-    if (!port || rest.len < 3 || memcmp(rest.at, "//", 2) != 0)
-        return false;
-    rest = (struct rh_span){rest.at + 2, rest.len - 2};
-    if (!rh_http_authority(rest, &theirs, &their_port) ||
+    if (rh_http_count(head, "origin") > 1 || !read_origin(*origin, &scheme, &theirs, &their_port) ||
         !rh_http_authority(head->host, &ours, &our_port))
         return false;
-    return same_host(ours, theirs) &&
-           (our_port ? our_port : port) == (their_port ? their_port : port);
+    return same_host(ours, theirs) && (our_port ? our_port : default_port(scheme)) == their_port;
+}
+
+bool rh_origin_listed(const struct rh_http_head *head, const char *entry)
+{
+    const struct rh_span *origin = rh_http_find(head, "origin");
+    struct rh_span scheme, host, their_scheme, their_host;
+    unsigned port, their_port;
+
+    if (!origin || rh_http_count(head, "origin") > 1)
+        return false;
+    if (strcmp(entry, "*") == 0)
+        return true;
+    return read_origin((struct rh_span){entry, (uint32_t)strlen(entry)}, &scheme, &host, &port) &&
+           read_origin(*origin, &their_scheme, &their_host, &their_port) &&
+           same_host(scheme, their_scheme) && same_host(host, their_host) && port == their_port;
 }
 
 /* ---- the client's end ---------------------------------------------------------------------------- */

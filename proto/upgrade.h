@@ -52,6 +52,10 @@ bool rh_upgrade_trace(const struct rh_http_head *head, char ret_trace_id[32]);
  * of us. "null", user information, a path or anything else is false. */
 bool rh_origin_same(const struct rh_http_head *head);
 
+/* Is the request's one Origin the `entry` of a list: "*", or scheme://host[:port], compared without
+ * regard to case and with default ports filled in. */
+bool rh_origin_listed(const struct rh_http_head *head, const char *entry);
+
 /* Client: writes the request, which offers neither subprotocols nor extensions. Returns its bytes,
  * or 0 if `room` is not larger than that. */
 size_t rh_upgrade_request(char *dst, size_t room, const char *host, const char *path,

@@ -77,6 +77,12 @@ struct rh_ws_event {
 /* message_size_max: at most RH_WS_SIZE_MAX; 0 allows empty messages only. Nothing to fini. */
 void rh_ws_init(struct rh_ws *ws, enum rh_ws_role role, uint64_t message_size_max);
 
+/* A new limit, for messages that begin from now on. */
+static inline void rh_ws_set_size_max(struct rh_ws *ws, uint64_t message_size_max)
+{
+    ws->size_max = message_size_max & (((uint64_t)1 << 48) - 1);
+}
+
 /* Consumes bytes from the front of buf, returns how many, and fills one event; call it again with
  * the rest until that is RH_WS_MORE.
  *

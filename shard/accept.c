@@ -34,16 +34,24 @@ static void arm(struct rh_shard *sh, struct rh_listener *l)
     }
 }
 
+static void try_again(struct rh_shard *sh, struct rh_alarm *alarm)
+{
+    if (!sh->shut)
+        arm(sh, rh_container_of(alarm, struct rh_listener, retry));
+}
+
 void rh_accept_start(struct rh_shard *sh)
 {
-    for (unsigned i = 0; i < sh->listener_count; i++)
+    for (unsigned i = 0; i < sh->listener_count; i++) {
+        rh_alarm_init(&sh->listeners[i].retry, try_again);
         arm(sh, &sh->listeners[i]);
+    }
 }
 
 /* The socket goes when nothing waits on it any more: a request holds it open. */
 static void close_if_idle(struct rh_shard *sh, struct rh_listener *l)
 {
-    if (!sh->stopping || l->armed || l->fd < 0)
+    if (!sh->shut || l->armed || l->fd < 0)
         return;
     rh_sock_close(l->fd);
     l->fd = -1;
@@ -51,10 +59,11 @@ static void close_if_idle(struct rh_shard *sh, struct rh_listener *l)
 
 void rh_accept_stop(struct rh_shard *sh)
 {
+    sh->shut = true;
     for (unsigned i = 0; i < sh->listener_count; i++) {
         struct rh_listener *l = &sh->listeners[i];
 
-        rh_timer_clear(&sh->wheel, &l->retry);
+        rh_alarm_clear(sh, &l->retry);
         for (unsigned k = 0; k < RH_ACCEPTS; k++)
             if (l->armed & 1u << k)
                 rh_uring_cancel(sh->uring, accept_tag(sh, l, k), (uint64_t)RH_OP_CANCEL << 56);
@@ -70,18 +79,22 @@ bool rh_accept_idle(const struct rh_shard *sh)
     return true;
 }
 
-static void admit(struct rh_shard *sh, int fd)
+static void admit(struct rh_shard *sh, int fd, const struct rh_addr *peer)
 {
-    struct rh_conn *c = sh->stopping ? NULL : rh_conn_create(sh, fd, RH_IS_HTTP);
+    struct rh_conn *c = sh->shut ? NULL : rh_conn_create(sh, fd, RH_IS_HTTP);
 
-    if (c) {
+    if (c && rh_admit_accept(sh, c, peer)) {
         rh_conn_recv(sh, c);
         return;
     }
-    rh_stat_add(&sh->stats,
-                sh->stopping ? RH_STAT_connections_refused_draining
-                             : RH_STAT_connections_refused_memory,
-                1);
+    if (c) {
+        sh->head.method = RH_HTTP_GET; /* so that the answer has a body */
+        rh_httpd_refuse(sh, c, 429, "too many handshakes at a time", false);
+        return;
+    }
+    rh_stat_add(
+        &sh->stats,
+        sh->shut ? RH_STAT_connections_refused_draining : RH_STAT_connections_refused_memory, 1);
     rh_uring_abort(sh->uring, fd);
 }
 
@@ -97,8 +110,8 @@ void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res)
 
     l->armed &= ~(1u << (tag & 0xff));
     if (res >= 0)
-        admit(sh, res);
-    if (sh->stopping) {
+        admit(sh, res, &l->addrs[tag & 0xff]);
+    if (sh->shut) {
         close_if_idle(sh, l);
         return;
     }
@@ -110,14 +123,8 @@ void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res)
     rh_stat_add(&sh->stats, RH_STAT_accept_errors, 1);
     RH_LOG_EVERY(1, RH_LOG_WARN, "accept.failed", RH_KU("shard", sh->tid),
                  RH_KS("error", strerror(-res)));
-    if (rh_timer_armed(&l->retry))
+    if (rh_timer_armed(&l->retry.timer))
         return;
     l->backoff_ms = RH_MIN(RH_MAX(l->backoff_ms * 2, BACKOFF_MS_MIN), BACKOFF_MS_MAX);
-    rh_timer_set(&sh->wheel, &l->retry, sh->now_ms + l->backoff_ms);
-}
-
-void rh_accept_timer(struct rh_shard *sh, struct rh_listener *l)
-{
-    if (!sh->stopping)
-        arm(sh, l);
+    rh_alarm_set(sh, &l->retry, sh->now_ms + l->backoff_ms);
 }

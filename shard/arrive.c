@@ -3,27 +3,23 @@
  *   any shard                                          the user's shard
  *   ---------                                          ----------------
  *   head is whole, upgrade is fine
- *   name, device from the request
- *   shard of the name ── same ───────────────────────► settle: 101 and `welcome` in one send
- *        │ another: take a credit (none: 503),            ▲
- *        └─ HANDOVER: descriptor and arrival move ───────┘   and HANDED goes back with the credit
+ *   name, device, ... from the request
+ *   shard of the name ── same ───────────────────────► settle: limits (admit.c), a session, old or
+ *        │ another: take a credit (none: 503),            ▲    new, 101 and `welcome` in one send,
+ *        └─ HANDOVER: descriptor and arrival move ───────┘    then its rooms; HANDED goes back
  *
  * Nothing is armed on the descriptor when it moves, because heads are read by one-shot receives.
  * A name that the server draws is drawn until it falls on the shard that accepted.
  */
-#include "shard/shard_int.h"
-
 #include <string.h>
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "core/rand.h"
-#include "proto/json.h"
+#include "shard/room_int.h"
 
 #define WELCOME_ROOM (RH_JSON_ESCAPED_MAX(RH_NAME_MAX) + 512)
 #define ANON         "anon-"
 #define ANON_DIGITS  16
-#define SESSION_LEN  16
 
 /* ---- who ---- */
 
@@ -66,33 +62,46 @@ static void draw_name(struct rh_shard *sh, struct rh_arrival *a)
     } while (rh_hash_shard(a->hash, sh->env->shards) != sh->tid);
 }
 
-/* NULL, or why it is refused with 400. user_type and role are checked; nothing asks for them yet. */
+#define NAME_RULE ": 1 to 128 bytes of UTF-8 without control characters"
+
+/* NULL, or why it is refused with 400. */
 static const char *identify(struct rh_shard *sh, const struct rh_http_head *head,
                             struct rh_arrival *a)
 {
-    char unused[RH_NAME_MAX];
-    struct rh_span rooms;
-    uint8_t unused_len;
-    bool more;
-    const char *why = read_name(head, "user_id", "x-user-id", a->name, &a->name_len,
-                                "user_id: 1 to 128 bytes of UTF-8 without control characters");
+    const char *why =
+        read_name(head, "user_id", "x-user-id", a->name, &a->name_len, "user_id" NAME_RULE);
 
     if (!why)
-        why = read_name(head, "device", NULL, a->device, &a->device_len,
-                        "device: 1 to 128 bytes of UTF-8 without control characters");
+        why = read_name(head, "device", NULL, a->device, &a->device_len, "device" NAME_RULE);
     if (!why)
-        why = read_name(head, "user_type", "x-user-type", unused, &unused_len,
-                        "user_type: 1 to 128 bytes of UTF-8 without control characters");
+        why = read_name(head, "user_type", "x-user-type", a->user_type, &a->type_len,
+                        "user_type" NAME_RULE);
     if (!why)
-        why = read_name(head, "role", "x-role", unused, &unused_len,
-                        "role: 1 to 128 bytes of UTF-8 without control characters");
-    if (!why && rh_query_find(head->query, "rooms", &rooms, &more))
-        why = "rooms: joining rooms at connect is not supported yet";
+        why = read_name(head, "role", "x-role", a->role, &a->role_len, "role" NAME_RULE);
     if (!why && !a->name_len)
         draw_name(sh, a);
     else if (!why)
         a->hash = rh_hash(&sh->env->hash_key, a->name, a->name_len);
     return why;
+}
+
+/* rooms= and resume=, which there may be none of. NULL, or why it is refused with 400. */
+static const char *read_wishes(const struct rh_http_head *head, struct rh_span *ret_rooms,
+                               struct rh_arrival *a)
+{
+    struct rh_span resume;
+    bool more = false;
+
+    *ret_rooms = (struct rh_span){0};
+    if (rh_query_find(head->query, "rooms", ret_rooms, &more) && (more || !rh_rooms_ok(*ret_rooms)))
+        return "rooms: a list such as a,b@12@EPOCH";
+    a->resume_len = 0;
+    if (rh_query_find(head->query, "resume", &resume, &more) &&
+        resume.len == sizeof(a->resume)) { /* any other is no session of ours */
+        memcpy(a->resume, resume.at, resume.len);
+        a->resume_len = sizeof(a->resume);
+    }
+    return NULL;
 }
 
 static bool is_forwarding(struct rh_span name)
@@ -118,45 +127,47 @@ static void warn_of_proxy(const struct rh_shard *sh, const struct rh_http_head *
 
 /* ---- the user's shard ---- */
 
-static bool keep_extra(struct rh_conn *c, const struct rh_arrival *a)
+static struct rh_extra *make_extra(const struct rh_arrival *a)
 {
-    if (!a->device_len && !a->up.has_trace)
-        return true;
-    c->extra = rh_mem_zalloc(sizeof(*c->extra));
-    if (!c->extra)
-        return false;
+    struct rh_extra *extra =
+        rh_mem_alloc(sizeof(*extra) + a->device_len + a->type_len + a->role_len);
+
+    if (!extra)
+        return NULL;
+    memset(extra, 0, sizeof(*extra));
     if (a->up.has_trace)
-        memcpy(c->extra->trace_id, a->up.trace_id, sizeof(c->extra->trace_id));
-    memcpy(c->extra->device, a->device, a->device_len);
-    c->extra->device_len = a->device_len;
+        memcpy(extra->trace_id, a->up.trace_id, sizeof(extra->trace_id));
+    extra->device_len = a->device_len;
+    extra->type_len = a->type_len;
+    extra->role_len = a->role_len;
+    memcpy(extra->bytes, a->device, a->device_len);
+    memcpy(extra->bytes + a->device_len, a->user_type, a->type_len);
+    memcpy(extra->bytes + a->device_len + a->type_len, a->role, a->role_len);
+    return extra;
+}
+
+static bool keep_extra(struct rh_session *s, const struct rh_arrival *a)
+{
+    struct rh_extra *extra = NULL;
+
+    if (a->device_len || a->type_len || a->role_len || a->up.has_trace) {
+        extra = make_extra(a);
+        if (!extra)
+            return false;
+    }
+    rh_mem_free(s->extra);
+    s->extra = extra;
     return true;
 }
 
-/* A second connection of the same user and device takes the first one's place. */
-static void replace_device(struct rh_shard *sh, const struct rh_conn *c)
+static void put_welcome(struct rh_shard *sh, const struct rh_conn *c, bool resumed,
+                        struct rh_writer *w)
 {
-    struct rh_list *at, *next;
+    char session[2 * sizeof(c->session->id)];
 
-    if (!c->extra || !c->extra->device_len)
-        return;
-    for (at = c->user->conns.next; at != &c->user->conns; at = next) {
-        struct rh_conn *other = rh_container_of(at, struct rh_conn, of_user);
-
-        next = at->next;
-        if (other != c && other->extra && other->extra->device_len == c->extra->device_len &&
-            memcmp(other->extra->device, c->extra->device, c->extra->device_len) == 0)
-            rh_conn_close(sh, other, 4409, "replaced by the same device");
-    }
-}
-
-static void put_welcome(struct rh_shard *sh, const struct rh_conn *c, struct rh_writer *w)
-{
-    uint8_t random[SESSION_LEN];
-    char session[2 * SESSION_LEN];
-
-    rh_rand_bytes(random, sizeof(random));
-    rh_hex(session, random, sizeof(random));
-    RH_PUT(w, "{\"type\":\"notify\",\"event\":\"welcome\",\"data\":{\"user\":");
+    rh_hex(session, c->session->id, sizeof(c->session->id));
+    rh_put_notify(w, RH_SPAN("welcome"));
+    RH_PUT(w, "{\"user\":");
     rh_put_str(w, (struct rh_span){c->user->name, c->user->name_len});
     RH_PUT(w, ",\"session\":\"");
     rh_put(w, session, sizeof(session));
@@ -166,13 +177,16 @@ static void put_welcome(struct rh_shard *sh, const struct rh_conn *c, struct rh_
     rh_put_u64(w, rh_now_unix_ms(sh));
     RH_PUT(w, ",\"heartbeat_ms\":");
     rh_put_u64(w, sh->cfg->heartbeat_interval_ms);
-    RH_PUT(w, ",\"resumed\":false},\"timestamp\":");
-    rh_put_u64(w, rh_now_unix_ms(sh));
-    RH_PUT(w, "}");
+    if (resumed)
+        RH_PUT(w, ",\"resumed\":true}");
+    else
+        RH_PUT(w, ",\"resumed\":false}");
+    rh_put_notify_end(sh, w);
 }
 
 /* 101 and, for a user, `welcome`, as one run of bytes. False: no memory, the connection is cut. */
-static bool answer_upgrade(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up)
+static bool answer_upgrade(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up,
+                           bool resumed)
 {
     uint8_t *own = rh_conn_own(sh, c, 512 + RH_WS_HEAD_MAX + WELCOME_ROOM);
     char text[WELCOME_ROOM];
@@ -185,7 +199,7 @@ static bool answer_upgrade(struct rh_shard *sh, struct rh_conn *c, const struct 
     rh_assert(used);
     if (c->user) {
         rh_writer_init(&w, text, sizeof(text));
-        put_welcome(sh, c, &w);
+        put_welcome(sh, c, resumed, &w);
         rh_assert(!w.full);
         used += rh_ws_head(own + used, RH_WS_TEXT, true, rh_writer_len(&w), NULL);
         memcpy(own + used, text, rh_writer_len(&w));
@@ -195,24 +209,64 @@ static bool answer_upgrade(struct rh_shard *sh, struct rh_conn *c, const struct 
     return true;
 }
 
-/* Makes it a connection of its user. Returns 0 or the status to refuse it with. */
-static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_arrival *a,
-                       const char **ret_why)
+/* The session that it resumes, free of its old connection, or a new one. NULL: no memory. */
+static struct rh_session *find_session(struct rh_shard *sh, struct rh_user *user,
+                                       const struct rh_arrival *a, bool *ret_resumed)
 {
-    *ret_why = sh->draining ? "the server is shutting down" : "out of memory";
-    if (sh->draining || !keep_extra(c, a) ||
-        rh_user_attach(sh, c, a->hash, a->name, a->name_len) < 0)
-        return 503;
-    replace_device(sh, c);
-    if (!answer_upgrade(sh, c, &a->up)) {
-        rh_user_detach(sh, c);
-        return 0;
-    }
+    struct rh_session *s =
+        a->resume_len ? rh_session_find(user, (struct rh_span){a->resume, a->resume_len}) : NULL;
+
+    *ret_resumed = s != NULL;
+    if (!s)
+        return rh_session_create(sh, user);
+    rh_stat_add(&sh->stats, RH_STAT_sessions_resumed, 1);
+    rh_session_take_over(sh, s);
+    return s;
+}
+
+/* From here on it is a user's connection; its rooms are asked for. */
+static void begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_arrival *a, bool resumed)
+{
     rh_conn_open(sh, c, RH_IS_WS);
     rh_conn_flush(sh, c); /* now: a message of the high lane must not overtake the 101 */
     rh_stat_add(&sh->stats, RH_STAT_connections_accepted, 1);
     rh_conn_recv(sh, c);
-    return 0;
+    rh_rooms_connect(sh, c, (struct rh_span){(const char *)a->bytes, a->rooms_len});
+    if (resumed && c->session)
+        rh_subs_resume(sh, c->session);
+    if (!rh_list_empty(&sh->wanted)) /* before what the client has sent behind its handshake */
+        rh_subs_wanted(sh);
+}
+
+/* Makes it a connection of its user. Returns 0 or the status to refuse it with. */
+static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_arrival *a,
+                       const char **ret_why)
+{
+    unsigned status = rh_admit(sh, rh_user_find(sh, a->hash, a->name, a->name_len), a, ret_why);
+    struct rh_session *s;
+    bool resumed;
+
+    if (status)
+        return status;
+    *ret_why = "out of memory";
+    if (rh_user_attach(sh, c, a->hash, a->name, a->name_len) < 0) {
+        rh_admit_give(sh, c);
+        return 503;
+    }
+    s = find_session(sh, c->user, a, &resumed);
+    if (s && keep_extra(s, a)) {
+        rh_session_attach(sh, s, c);
+        if (answer_upgrade(sh, c, &a->up, resumed)) {
+            begin(sh, c, a, resumed);
+            return 0;
+        }
+        rh_session_unattach(sh, s);
+    } else if (s && !resumed) {
+        rh_session_end(sh, s);
+    }
+    rh_user_detach(sh, c);
+    rh_admit_give(sh, c);
+    return c->state == RH_CONN_DEAD ? 0 : 503; /* without memory for the answer it has been cut */
 }
 
 void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
@@ -230,12 +284,13 @@ void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
         rh_mem_free(a);
         return;
     }
+    c->bucket = a->bucket;
     sh->head.method = RH_HTTP_GET; /* for a refusal: only a GET gets this far */
     status = settle(sh, c, a, &why);
     if (status)
         rh_httpd_refuse(sh, c, status, why, false);
     else if (a->left_len)
-        rh_conn_take_bytes(sh, c, a->left, a->left_len);
+        rh_conn_take_bytes(sh, c, a->bytes + a->rooms_len, a->left_len);
     rh_mem_free(a);
 }
 
@@ -248,7 +303,8 @@ static unsigned hand_over(struct rh_shard *sh, struct rh_conn *c, struct rh_arri
     struct rh_event ev = {.kind = RH_EV_HANDOVER, .msg = take_a};
 
     take_a->fd = c->fd;
-    if (rh_mesh_ask(sh->mesh, to, &ev, (uint32_t)sizeof(*take_a) + take_a->left_len) < 0) {
+    if (rh_mesh_ask(sh->mesh, to, &ev,
+                    (uint32_t)sizeof(*take_a) + take_a->rooms_len + take_a->left_len) < 0) {
         rh_mem_free(take_a);
         *ret_why = "too busy, try again";
         return 503;
@@ -258,26 +314,49 @@ static unsigned hand_over(struct rh_shard *sh, struct rh_conn *c, struct rh_arri
     return 0;
 }
 
+/* All that the request says, with what came behind it. NULL: *ret_why says why it is refused with
+ * *ret_status. */
+static struct rh_arrival *read_arrival(struct rh_shard *sh, const struct rh_http_head *head,
+                                       const uint8_t *left, size_t left_len, unsigned *ret_status,
+                                       const char **ret_why)
+{
+    struct rh_arrival *a = rh_mem_alloc(sizeof(*a) + head->query.len + left_len);
+    struct rh_span rooms;
+
+    *ret_why = "out of memory";
+    *ret_status = 503;
+    if (!a)
+        return NULL;
+    *ret_status = 400;
+    *ret_why = identify(sh, head, a);
+    if (!*ret_why)
+        *ret_why = read_wishes(head, &rooms, a);
+    if (*ret_why) {
+        rh_mem_free(a);
+        return NULL;
+    }
+    if (rooms.len)
+        memcpy(a->bytes, rooms.at, rooms.len);
+    a->rooms_len = rooms.len;
+    memcpy(a->bytes + rooms.len, left, left_len);
+    a->left_len = (uint32_t)left_len;
+    return a;
+}
+
 unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_head *head,
                    const struct rh_upgrade *up, const uint8_t *left, size_t left_len,
                    size_t *ret_taken, const char **ret_why)
 {
-    struct rh_arrival *a = rh_mem_alloc(sizeof(*a) + left_len);
+    struct rh_arrival *a;
     unsigned status;
 
-    *ret_why = "out of memory";
-    if (!a)
-        return 503;
-    a->up = *up;
     warn_of_proxy(sh, head);
-    *ret_why = identify(sh, head, a);
-    if (*ret_why) {
-        rh_mem_free(a);
-        return 400;
-    }
+    a = read_arrival(sh, head, left, left_len, &status, ret_why);
+    if (!a)
+        return status;
+    a->up = *up;
+    a->bucket = c->bucket;
     if (rh_hash_shard(a->hash, sh->env->shards) != sh->tid) {
-        memcpy(a->left, left, left_len);
-        a->left_len = (uint32_t)left_len;
         *ret_taken = left_len;
         return hand_over(sh, c, a, ret_why);
     }
@@ -288,8 +367,10 @@ unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_
 
 void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up)
 {
-    if (!answer_upgrade(sh, c, up))
+    if (!answer_upgrade(sh, c, up, false)) {
+        rh_admit_give_echo(sh);
         return;
+    }
     rh_conn_open(sh, c, RH_IS_ECHO);
     rh_stat_add(&sh->stats, RH_STAT_connections_accepted, 1);
     rh_conn_recv(sh, c);

@@ -8,13 +8,13 @@
  * limits.invalid_messages in a row closes with 4400. A request that needs a credit it cannot have
  * is kept (`held`), the connection is not read, and it is tried again when the credit comes back.
  */
-#include "shard/shard_int.h"
-
 #include <stdio.h>
 #include <string.h>
 
 #include "core/err.h"
+#include "core/limit.h"
 #include "proto/envelope.h"
+#include "shard/room_int.h"
 
 /* Queues a frame of these bytes: an echo, a pong, a ping. */
 static void send_frame(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const void *at,
@@ -71,6 +71,15 @@ static void acknowledge(struct rh_shard *sh, struct rh_conn *c, const struct rh_
         rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
 }
 
+/* security.rate_limit: false closes it. */
+static bool within_rate(struct rh_shard *sh, struct rh_conn *c)
+{
+    uint32_t rate = sh->cfg->security_rate_limit_messages_per_second;
+    uint32_t burst = sh->cfg->security_rate_limit_burst;
+
+    return !rate || rh_rate_take(&c->session->rate_ns, sh->now_ns, rate, burst ? burst : rate);
+}
+
 /* False: the message waits for a credit of *ret_shard, nothing was done. */
 static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len,
                         unsigned *ret_shard)
@@ -91,12 +100,15 @@ static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *a
     return true;
 }
 
-/* Keeps a whole message until shard `to` has answered some of what it was asked. */
+/* Keeps a whole message until shard `to` has answered some of what it was asked, or, with
+ * RH_WAIT_OWN, until the connection's session gets an answer. */
 static void hold(struct rh_shard *sh, struct rh_conn *c, struct rh_block *take_message, unsigned to)
 {
     c->message = take_message;
     c->held = true;
     rh_conn_pause(sh, c, RH_PAUSE_CREDIT);
+    if (to == RH_WAIT_OWN)
+        return;
     rh_list_add(&sh->credit[to], &c->waiting);
     sh->credit_wanted |= 1ull << to;
 }
@@ -136,12 +148,20 @@ void rh_client_retry(struct rh_shard *sh, struct rh_conn *c)
     text_block(sh, c, message);
 }
 
+void rh_client_unhold(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->held && rh_list_empty(&c->waiting))
+        rh_conn_resume(sh, c, RH_PAUSE_CREDIT);
+}
+
 /* ---- frames ---- */
 
 static void whole_message(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
 {
     if (c->kind == RH_IS_ECHO)
         send_frame(sh, c, ev->opcode, ev->data, ev->len);
+    else if (!within_rate(sh, c))
+        rh_conn_close(sh, c, 4429, "too many messages");
     else if (ev->opcode == RH_WS_BINARY)
         invalid(sh, c, (struct rh_span){0}, "a binary message: envelopes are text");
     else
@@ -157,6 +177,9 @@ static void finish_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcod
     if (c->kind == RH_IS_ECHO && message) {
         send_frame(sh, c, opcode, rh_block_at(message), rh_block_len(message));
         rh_block_give(&sh->stock.blocks, message);
+    } else if (message && !within_rate(sh, c)) {
+        rh_block_give(&sh->stock.blocks, message);
+        rh_conn_close(sh, c, 4429, "too many messages");
     } else if (message) {
         text_block(sh, c, message);
     } else {
@@ -220,15 +243,22 @@ static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
     }
 }
 
+/* Who asks for more than its queue may hold is not read before a part of that is sent. */
+static bool must_wait(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return (c->out && c->out->bytes >= sh->cfg->limits_send_queue_bytes) || rh_conn_full(sh, c);
+}
+
 size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
 {
     size_t used = 0;
 
+    rh_ws_set_size_max(&c->ws, sh->cfg->limits_message_size);
     while (used < len && !c->paused && !c->deaf &&
            (c->state == RH_CONN_OPEN || c->state == RH_CONN_CLOSING)) {
         struct rh_ws_event ev;
 
-        if (c->state == RH_CONN_OPEN && rh_conn_full(sh, c)) {
+        if (c->state == RH_CONN_OPEN && must_wait(sh, c)) {
             rh_conn_pause(sh, c, RH_PAUSE_QUEUE);
             break;
         }

@@ -13,17 +13,18 @@
  * Bounds      A queue is full when it stands at a bound after a send was tried, that is, while one
  *             submitted in an earlier pass is still under way. Between two tries a healthy one may
  *             stand above it by what a pass brings, from rings and receive buffers; four times the
- *             bound and that much ends any doubt.
+ *             bound and that much ends any doubt. Live messages that are parked behind missed ones
+ *             (shard/replay.c) count as if they stood here.
  * Invariants  (1) state FREE or buried => no operation in flight.  (2) recv_armed counts as one in
  *             inflight, a flying queue as another.  (3) paused => nothing is consumed.
  */
-#include "shard/shard_int.h"
-
 #include <errno.h>
 #include <string.h>
 
+#include "core/limit.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "shard/room_int.h"
 
 /* ---- slots ---- */
 
@@ -68,10 +69,13 @@ struct rh_conn *rh_conn_create(struct rh_shard *sh, int fd, enum rh_conn_kind ki
     c->state = RH_CONN_HTTP;
     c->heard_ms = sh->now_ms;
     c->since_ms = sh->now_ms;
+    c->late = sh->draining;
     rh_timer_init(&c->timer);
     rh_list_init(&c->of_user);
     rh_list_init(&c->waiting);
     sh->conn_count++;
+    sh->late_count += c->late;
+    rh_limit_take_handshake_any(sh->env->limits, 0);
     rh_stat_add(&sh->stats, RH_STAT_handshakes_in_progress, 1);
     rh_heartbeat_set(sh, c);
     return c;
@@ -94,7 +98,6 @@ static void conn_free(struct rh_shard *sh, struct rh_conn *c)
     rh_outq_give(&sh->stock, c->out);
     rh_block_give(&sh->stock.blocks, c->rest);
     rh_block_give(&sh->stock.blocks, c->message);
-    rh_mem_free(c->extra);
     if (c->state == RH_CONN_DEAD)
         rh_uring_close(sh->uring, c->fd);
     rh_conn_set_state(sh, c, RH_CONN_FREE);
@@ -103,6 +106,7 @@ static void conn_free(struct rh_shard *sh, struct rh_conn *c)
     rh_list_del(&c->waiting);
     rh_list_add(&sh->free_conns, &c->waiting);
     sh->conn_count--;
+    sh->late_count -= c->late;
 }
 
 /* To be freed at the end of the pass, if nothing is in flight any more. */
@@ -138,6 +142,15 @@ void rh_conns_fini(struct rh_shard *sh)
 
 /* ---- states ---- */
 
+static void set_paused(struct rh_shard *sh, struct rh_conn *c, unsigned causes)
+{
+    if (!c->paused && causes)
+        rh_stat_add(&sh->stats, RH_STAT_connections_paused, 1);
+    else if (c->paused && !causes)
+        rh_stat_sub(&sh->stats, RH_STAT_connections_paused, 1);
+    c->paused = causes & 3;
+}
+
 void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_state state)
 {
     static const uint8_t arrows[] = {
@@ -152,8 +165,10 @@ void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_stat
     };
 
     rh_assert(arrows[c->state] & 1 << state);
-    if (c->state == RH_CONN_HTTP)
+    if (c->state == RH_CONN_HTTP) {
+        rh_limit_give_handshake_any(sh->env->limits);
         rh_stat_sub(&sh->stats, RH_STAT_handshakes_in_progress, 1);
+    }
     c->state = (uint8_t)state;
 }
 
@@ -173,11 +188,18 @@ void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind
     rh_heartbeat_set(sh, c);
 }
 
-/* It is nobody's device any more; `code` says why. Once per open connection. */
-static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+/* It is nobody's device any more; `code` says why, `goodbye` that the client wants it to be the end
+ * of its session, too. Once per open connection. */
+static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
 {
     rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
+    if (c->kind == RH_IS_ECHO) {
+        rh_admit_give_echo(sh);
+    } else {
+        rh_admit_give(sh, c);
+        rh_session_leave(sh, c, code, goodbye);
+    }
     rh_user_detach(sh, c);
 }
 
@@ -190,7 +212,7 @@ static void unwait(struct rh_shard *sh, struct rh_conn *c)
 
 /* ---- receiving ---- */
 
-static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code);
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye);
 
 void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
 {
@@ -309,7 +331,7 @@ static void recv_ended(struct rh_shard *sh, struct rh_conn *c, int res)
     } else if (res == 0 && c->out && c->state != RH_CONN_LINGER) {
         c->deaf = true; /* it sends no more, but may read: what is queued goes out first */
         if (c->state == RH_CONN_OPEN)
-            begin_closing(sh, c, 1006);
+            begin_closing(sh, c, 1006, false);
     } else {
         rh_conn_cut(sh, c, 1006);
     }
@@ -334,7 +356,7 @@ void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe
 void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
     rh_assert(!(c->paused & cause));
-    c->paused |= cause & 3;
+    set_paused(sh, c, c->paused | cause);
     rh_stat_add(
         &sh->stats,
         cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue : RH_STAT_paused_reads_credit, 1);
@@ -344,7 +366,7 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
     if (!(c->paused & cause))
         return;
-    c->paused &= ~cause & 3;
+    set_paused(sh, c, c->paused & ~cause);
     if (c->paused)
         return;
     c->heard_ms = sh->now_ms; /* nobody is dead because we did not listen */
@@ -361,18 +383,28 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 
 /* ---- sending ---- */
 
+/* What counts in the bounds: `messages` and `bytes` stand in the queue, or are parked. */
+static bool reaches(const struct rh_conn *c, uint64_t messages, uint64_t bytes)
+{
+    const struct rh_session *s = c->session;
+
+    return c->out->messages + (s ? s->parked : 0) >= messages ||
+           c->out->bytes + (s ? s->parked_bytes : 0) >= bytes;
+}
+
+bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return c->out && reaches(c, 4ull * sh->cfg->limits_send_queue_messages + RH_PASS_MESSAGES + 1,
+                             4ull * sh->cfg->limits_send_queue_bytes + RH_PASS_BYTES + 1);
+}
+
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    const struct rh_outq *q = c->out;
     const struct rh_config *cfg = sh->cfg;
-    uint64_t messages_hard = 4ull * cfg->limits_send_queue_messages + RH_PASS_MESSAGES;
-    uint64_t bytes_hard = 4ull * cfg->limits_send_queue_bytes + RH_PASS_BYTES;
 
-    if (!q ||
-        (q->messages < cfg->limits_send_queue_messages && q->bytes < cfg->limits_send_queue_bytes))
+    if (!c->out || !reaches(c, cfg->limits_send_queue_messages, cfg->limits_send_queue_bytes))
         return false;
-    return (rh_outq_flying(q) && c->fly_pass != (uint32_t)sh->pass) ||
-           q->messages > messages_hard || q->bytes > bytes_hard;
+    return (rh_outq_flying(c->out) && c->fly_pass != (uint16_t)sh->pass) || rh_conn_overfull(sh, c);
 }
 
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
@@ -409,34 +441,54 @@ void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used)
     rh_conn_dirty(sh, c);
 }
 
-/* Policy `disconnect`: what waits is dropped, so that the close frame may still get through. */
-static void close_slow(struct rh_shard *sh, struct rh_conn *c)
+/* Ends it, rather than that it goes on with a hole that it is not told of. */
+int rh_conn_no_memory(struct rh_shard *sh, struct rh_conn *c)
 {
-    unsigned dropped = rh_outq_drop_messages(&sh->stock, c->out);
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
+    rh_conn_close(sh, c, 1013, "out of memory");
+    return RH_ENOMEM;
+}
 
-    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_slow_consumer, dropped);
-    RH_LOG_EVERY(1, RH_LOG_INFO, "connection.slow", RH_KU("shard", sh->tid),
-                 RH_KU("dropped", dropped));
-    rh_conn_close(sh, c, 4408, "slow consumer");
+int rh_conn_put(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
+    if (!queue_of(sh, c) || !rh_outq_push_msg(c->out, h))
+        return rh_conn_no_memory(sh, c);
+    rh_conn_dirty(sh, c);
+    return RH_OK;
 }
 
 int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
 {
     if (c->state != RH_CONN_OPEN)
         return RH_ECLOSED;
-    if (rh_conn_full(sh, c)) {
-        close_slow(sh, c);
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_slow_consumer, 1);
-        return RH_EFULL;
-    }
-    if (!queue_of(sh, c) || !rh_outq_push_msg(c->out, h)) {
-        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
-        rh_conn_close(sh, c, 1013, "out of memory"); /* not one that goes on with a hole */
-        return RH_ENOMEM;
-    }
+    return rh_unlikely(rh_conn_full(sh, c)) ? rh_slow_push(sh, c, h) : rh_conn_put(sh, c, h);
+}
+
+int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
+    if (c->state != RH_CONN_OPEN)
+        return RH_ECLOSED;
+    if (!queue_of(sh, c) || !rh_outq_push_missed(c->out, h))
+        return rh_conn_no_memory(sh, c);
     rh_conn_dirty(sh, c);
     return RH_OK;
+}
+
+int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lost *lost)
+{
+    if (c->state != RH_CONN_OPEN)
+        return RH_ECLOSED;
+    if (!queue_of(sh, c) || rh_outq_push_lost(c->out, lost) < 0)
+        return rh_conn_no_memory(sh, c);
+    rh_conn_dirty(sh, c);
+    return RH_OK;
+}
+
+void rh_conn_fence(struct rh_conn *c)
+{
+    if (c->out)
+        rh_outq_fence(c->out);
 }
 
 void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
@@ -444,6 +496,8 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     unsigned count;
 
     if (!c->out || rh_outq_flying(c->out) || c->state == RH_CONN_DEAD || c->state == RH_CONN_GONE)
+        return;
+    if (rh_unlikely(c->out->lost) && !rh_slow_tell(sh, c))
         return;
     count = rh_outq_fill(c->out, sh->iov, RH_URING_IOV);
     if (count == 0)
@@ -454,7 +508,7 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     else
         rh_uring_sendv(sh->uring, c->fd, sh->iov, count, rh_tag(RH_OP_SEND, c));
     c->inflight++;
-    c->fly_pass = (uint32_t)sh->pass;
+    c->fly_pass = (uint16_t)sh->pass;
     c->acked_ms = sh->now_ms;
     rh_heartbeat_watch_send(sh, c);
 }
@@ -474,6 +528,8 @@ static void count_sent(void *arg, const struct rh_msg *msg)
 {
     struct rh_shard *sh = arg;
 
+    if (msg->kind == RH_MSG_NOTICE)
+        return;
     rh_stat_add(&sh->stats, RH_STAT_messages_delivered, 1);
     rh_stat_observe(&sh->stats, RH_HIST_delivery, sh->now_ns - msg->accepted_ns);
 }
@@ -482,14 +538,25 @@ static void count_lost(void *arg, const struct rh_msg *msg)
 {
     struct rh_shard *sh = arg;
 
+    if (msg->kind == RH_MSG_NOTICE)
+        return;
     rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error, 1);
     rh_stat_add(&sh->stats, RH_STAT_failures_conn_error, 1);
     rh_stat_add(&sh->stats, RH_STAT_failures_general, 1);
 }
 
+/* Before what it still had to send goes: its session notes what did not get through. */
+static void settle(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->session)
+        rh_session_settle(sh, c);
+}
+
 /* Everything that was queued has been sent. */
 static void drained(struct rh_shard *sh, struct rh_conn *c)
 {
+    if (c->state == RH_CONN_CLOSING)
+        settle(sh, c);
     rh_outq_give(&sh->stock, c->out);
     c->out = NULL;
     if ((c->state == RH_CONN_CLOSING && c->deaf) || (c->state == RH_CONN_HTTP && c->last_answer)) {
@@ -504,20 +571,30 @@ static void drained(struct rh_shard *sh, struct rh_conn *c)
     }
 }
 
+/* The peer has taken all that was under way: what comes next? */
+static void sent(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->session && c->session->replaying && c->state == RH_CONN_OPEN)
+        rh_session_pump(sh, c->session);
+    if (rh_outq_empty(c->out))
+        drained(sh, c);
+    else
+        rh_conn_dirty(sh, c);
+}
+
 void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res)
 {
-    bool whole = res >= 0 && (uint32_t)res == c->out->flying_bytes;
+    bool whole = res >= 0 && (uint64_t)res == c->out->flying_bytes;
+    unsigned missed;
 
     c->inflight--;
-    rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
-    if (c->state != RH_CONN_DEAD) {
-        if (!whole)
-            rh_conn_cut(sh, c, 1006); /* torn inside a frame: nothing can follow */
-        else if (c->out->messages == 0)
-            drained(sh, c);
-        else
-            rh_conn_dirty(sh, c);
-    }
+    missed = rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
+    if (missed && whole)
+        rh_stat_add(&sh->stats, RH_STAT_messages_delivered, missed);
+    if (c->state != RH_CONN_DEAD && whole)
+        sent(sh, c);
+    else if (c->state != RH_CONN_DEAD)
+        rh_conn_cut(sh, c, 1006); /* torn inside a frame: nothing can follow */
     if ((c->paused & RH_PAUSE_QUEUE) && !rh_conn_full(sh, c))
         rh_conn_resume(sh, c, RH_PAUSE_QUEUE);
     bury(sh, c);
@@ -544,9 +621,9 @@ static void write_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, c
     rh_conn_own_done(sh, c, head + len);
 }
 
-static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code)
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
 {
-    leave(sh, c, code);
+    leave(sh, c, code, goodbye);
     rh_conn_set_state(sh, c, RH_CONN_CLOSING);
     c->since_ms = sh->now_ms;
     if (rh_outq_flying(c->out)) /* a peer that goes on taking has longer (heartbeat.c) */
@@ -559,7 +636,7 @@ static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     /* What it sent is not read any further, so its answer would not be found: close without. */
     c->deaf = true;
     c->held = false;
-    c->paused = 0;
+    set_paused(sh, c, 0);
     unwait(sh, c);
     rh_block_give(&sh->stock.blocks, c->rest);
     c->rest = NULL;
@@ -570,7 +647,7 @@ void rh_conn_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, const 
 {
     if (c->state != RH_CONN_OPEN)
         return;
-    begin_closing(sh, c, code);
+    begin_closing(sh, c, code, false);
     write_close(sh, c, code, reason);
 }
 
@@ -578,7 +655,7 @@ void rh_conn_peer_close(struct rh_shard *sh, struct rh_conn *c, unsigned code)
 {
     c->deaf = true;
     if (c->state == RH_CONN_OPEN) {
-        begin_closing(sh, c, code);
+        begin_closing(sh, c, code, code == 1000);
         write_close(sh, c, code, "");
     } else if (c->state == RH_CONN_CLOSING && !c->out) {
         rh_conn_finish(sh, c);
@@ -590,6 +667,7 @@ void rh_conn_finish(struct rh_shard *sh, struct rh_conn *c)
     c->last_answer = true;
     if (c->out || c->state == RH_CONN_DEAD) /* comes back when that is sent */
         return;
+    settle(sh, c);
     rh_uring_shutdown(sh->uring, c->fd, SHUT_WR);
     rh_conn_set_state(sh, c, RH_CONN_LINGER);
     c->since_ms = sh->now_ms;
@@ -602,10 +680,11 @@ void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     if (c->state == RH_CONN_DEAD || c->state == RH_CONN_GONE)
         return;
     if (c->state == RH_CONN_OPEN)
-        leave(sh, c, code);
+        leave(sh, c, code, false);
     rh_conn_set_state(sh, c, RH_CONN_DEAD);
+    settle(sh, c);
     rh_heartbeat_set(sh, c);
-    c->paused = 0;
+    set_paused(sh, c, 0);
     c->held = false;
     unwait(sh, c);
     if (c->out)

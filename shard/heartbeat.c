@@ -6,8 +6,10 @@
  *
  *   HTTP      answered (or upgraded) by since + limits.handshake_timeout
  *   OPEN      a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a send is
- *             under way and the peer takes nothing for limits.send_timeout
- *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS
+ *             under way and the peer takes nothing for limits.send_timeout; while the hub drains,
+ *             what shard/drain.c says
+ *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS, or at seven
+ *             eighths of shutdown.grace
  *   LINGER    cut at since + RH_CLOSE_WAIT_MS
  *   DEAD      a receive that the shutdown has not ended is cancelled after RH_DEAD_WAIT_MS
  *
@@ -29,13 +31,21 @@ static uint64_t look_every_ms(const struct rh_shard *sh)
 
 static uint64_t open_due(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    uint64_t due = c->since_ms + sh->cfg->heartbeat_interval_ms;
+    uint64_t due = c->told ? UINT64_MAX : c->since_ms + sh->cfg->heartbeat_interval_ms;
 
-    if (!c->paused && !c->starved) /* else we do not listen */
+    if (!c->paused && !c->starved && !c->told) /* else we do not listen, or do not ask any more */
         due = RH_MIN(due, c->heard_ms + sh->cfg->heartbeat_timeout_ms);
     if (rh_outq_flying(c->out))
         due = RH_MIN(due, c->look_ms + look_every_ms(sh));
+    if (sh->draining)
+        due = RH_MIN(due, rh_drain_due(sh, c));
     return due;
+}
+
+/* While the hub drains nobody waits for a peer's close longer than this. */
+static uint64_t closing_end_ms(const struct rh_shard *sh)
+{
+    return sh->draining ? sh->drain_ms + sh->cfg->shutdown_grace_ms / 8 * 7 : UINT64_MAX;
 }
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
@@ -48,6 +58,8 @@ void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
         due = open_due(sh, c);
     else if (sh->draining && (c->state == RH_CONN_LINGER || (c->state == RH_CONN_HTTP && !c->out)))
         due = c->since_ms + RH_DRAIN_WAIT_MS;
+    else if (c->state == RH_CONN_CLOSING)
+        due = RH_MIN(due, closing_end_ms(sh));
     else if (c->state == RH_CONN_HTTP)
         due = c->since_ms + sh->cfg->limits_handshake_timeout_ms;
     rh_timer_set(&sh->wheel, &c->timer, due);
@@ -82,7 +94,8 @@ static bool stuck(struct rh_shard *sh, struct rh_conn *c)
 
 static void fire_open(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (!c->paused && !c->starved && sh->now_ms - c->heard_ms >= sh->cfg->heartbeat_timeout_ms) {
+    if (!c->paused && !c->starved && !c->told &&
+        sh->now_ms - c->heard_ms >= sh->cfg->heartbeat_timeout_ms) {
         rh_conn_close(sh, c, 4410, "heartbeat timeout");
         return;
     }
@@ -92,10 +105,12 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
         rh_conn_cut(sh, c, 4408); /* no close frame gets through where nothing does */
         return;
     }
-    if (sh->now_ms - c->since_ms >= sh->cfg->heartbeat_interval_ms) {
+    if (!c->told && sh->now_ms - c->since_ms >= sh->cfg->heartbeat_interval_ms) {
         c->since_ms = sh->now_ms;
         rh_client_ping(sh, c);
     }
+    if (sh->draining)
+        rh_drain_fire(sh, c);
     if (c->state == RH_CONN_OPEN)
         rh_heartbeat_set(sh, c);
 }
@@ -103,7 +118,7 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
 /* What was queued before the close goes out as long as the peer takes some of it. */
 static void fire_closing(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (!rh_outq_flying(c->out) || !takes_some(sh, c)) {
+    if (sh->now_ms >= closing_end_ms(sh) || !rh_outq_flying(c->out) || !takes_some(sh, c)) {
         rh_conn_cut(sh, c, 1006);
         return;
     }

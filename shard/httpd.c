@@ -37,7 +37,8 @@ static void answer(struct rh_shard *sh, struct rh_conn *c, unsigned status, cons
         c->last_answer = true;
 }
 
-/* What a refusal is called, counted as, and says besides; the first row is for all others. */
+/* What a refusal is called, counted as, and says besides; the first row is for all others. A 429 is
+ * counted where it is decided, by its cause (shard/admit.c). */
 struct refusal {
     unsigned status;
     enum rh_wire_error name;
@@ -53,7 +54,7 @@ static const struct refusal refusals[] = {
     {405, RH_WIRE_method_not_allowed, RH_STAT_connections_refused_method, "Allow: GET\r\n"},
     {414, RH_WIRE_uri_too_long, RH_STAT_connections_refused_uri, ""},
     {426, RH_WIRE_upgrade_required, RH_STAT_connections_refused_upgrade, RH_UPGRADE_426_FIELDS},
-    {429, RH_WIRE_rate_limited, RH_STAT_connections_refused_too_many, ""},
+    {429, RH_WIRE_rate_limited, RH_STATS, ""},
     {431, RH_WIRE_head_too_large, RH_STAT_connections_refused_head, ""},
     {500, RH_WIRE_internal, RH_STAT_connections_refused_memory, ""},
     {503, RH_WIRE_unavailable, RH_STAT_connections_refused_full, "Retry-After: 1\r\n"},
@@ -72,12 +73,14 @@ void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, co
 {
     const struct refusal *refusal = find_refusal(status);
     const char *name = rh_wire_error_name(refusal->name);
+    enum rh_stat stat = refusal->stat;
     char body[ANSWER_ROOM];
     struct rh_writer w;
 
-    rh_stat_add(
-        &sh->stats,
-        status == 503 && sh->draining ? RH_STAT_connections_refused_draining : refusal->stat, 1);
+    if (status == 503 && sh->draining)
+        stat = RH_STAT_connections_refused_draining;
+    if (stat != RH_STATS)
+        rh_stat_add(&sh->stats, stat, 1);
     rh_writer_init(&w, body, sizeof(body));
     RH_PUT(&w, "{\"error\":{\"code\":\"");
     rh_put(&w, name, strlen(name));
@@ -147,14 +150,10 @@ static size_t upgrade(struct rh_shard *sh, struct rh_conn *c, bool echo, const u
     size_t taken = 0;
     unsigned status = rh_upgrade_check(&sh->head, &up, &why);
 
-    if (!status && !rh_origin_same(&sh->head)) {
-        status = 403;
-        why = "this origin is not allowed";
-    }
-    if (!status && sh->draining) {
-        status = 503;
-        why = "the server is shutting down";
-    }
+    if (!status)
+        status = rh_admit_upgrade(sh, c, &sh->head, &why);
+    if (!status && echo)
+        status = rh_admit_echo(sh, &why);
     if (!status && echo)
         rh_arrive_echo(sh, c, &up);
     else if (!status)

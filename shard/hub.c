@@ -2,14 +2,16 @@
  *
  *   create   self-test of io_uring, listening sockets bound (so a port in use is said at once)
  *   start    a thread per shard, which makes its own ring; waits until every shard accepts
+ *   reload   a snapshot of what may change to all, as CONFIG
  *   stop     DRAIN to all ─► all report QUIET, and all again ─► STOP to all ─► join
  *
- * The control thread is whoever calls rh_hub_stop: it is a member of the net behind the shards, so
- * that even the end of a hub goes through the rings.
+ * The control thread is whoever calls rh_hub_reload or rh_hub_stop, one at a time: it is a member of
+ * the net behind the shards, so that even the end of a hub goes through the rings.
  *
- * A shard that has no connection, no credit out and no spill answers DRAIN with QUIET. Once all
- * have, nothing new can set out, but what one sent before it answered may have given something to
- * do to another, which had answered earlier. So all are asked a second time: who is quiet then has
+ * A shard that has no connection, no credit out and no spill answers DRAIN with QUIET; newcomers,
+ * which are only refused, do not count. Once all have, nothing new can set out, but what one sent
+ * before it answered may have given something to do to another, which had answered earlier. So all
+ * are asked a second time, and accept nobody any more: who is quiet then, without newcomers too, has
  * been given all there was. Rounds are numbered, so that no late answer counts for the next one.
  */
 #include "core/ringhub.h"
@@ -25,6 +27,7 @@
 #include "core/config.h"
 #include "core/err.h"
 #include "core/id.h"
+#include "core/limit.h"
 #include "core/limits.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -47,7 +50,8 @@ struct hub_thread {
 };
 
 struct rh_hub {
-    struct rh_config *cfg;
+    struct rh_snapshot *snapshot; /* the newest one; under `control` */
+    struct rh_limits *limits;
     struct rh_net *net;
     struct rh_shard_env env;
     unsigned shards;
@@ -58,12 +62,17 @@ struct rh_hub {
     struct hub_thread threads[RH_SHARDS_MAX];
     bool owns_log;
 
-    pthread_mutex_t stopping; /* one stop at a time */
-    pthread_mutex_t lock;     /* phase, ready, go */
+    pthread_mutex_t control; /* who is the control thread */
+    pthread_mutex_t lock;    /* phase, ready, go */
     pthread_cond_t changed;
     enum phase phase;
     bool go; /* all shards are there: begin; or, with phase STOPPED, end */
 };
+
+static const struct rh_config *config_of(const struct rh_hub *hub)
+{
+    return hub->snapshot->cfg;
+}
 
 /* ---- create ---- */
 
@@ -77,10 +86,12 @@ static void copy_address(const struct rh_listen *from, struct rh_addr *to)
 /* One socket per shard for each address; the first one finds out whether the port is free. */
 static int bind_all(struct rh_hub *hub, struct rh_fault *fault)
 {
-    for (unsigned i = 0; i < hub->cfg->listen.count; i++) {
+    const struct rh_listen_list *listen = &config_of(hub)->listen;
+
+    for (unsigned i = 0; i < listen->count; i++) {
         struct rh_addr addr;
 
-        copy_address(&hub->cfg->listen.at[i], &addr);
+        copy_address(&listen->at[i], &addr);
         for (unsigned k = 0; k < hub->shards; k++) {
             int rc = rh_sock_listen(&addr, k == 0, &hub->listeners[k][i], fault);
 
@@ -104,11 +115,16 @@ static void wake_member(void *arg, unsigned tid)
 static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_fault *fault)
 {
     uint8_t random[NODE_LEN / 2];
-    int rc = rh_config_copy(cfg, &hub->cfg);
+    struct rh_config *copy = NULL;
+    int rc = rh_config_copy(cfg, &copy);
 
-    if (rc < 0)
-        return rh_fault_set(fault, rc, "no memory for the configuration");
-    hub->shards = hub->cfg->shards;
+    if (rc == RH_OK)
+        hub->snapshot = rh_snapshot_make(copy);
+    if (!hub->snapshot) {
+        rh_config_destroy(copy);
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for the configuration");
+    }
+    hub->shards = cfg->shards;
     rh_rand_bytes(random, sizeof(random));
     rh_hex(hub->node, random, sizeof(random));
     rh_rand_bytes(&hub->env.hash_key, sizeof(hub->env.hash_key));
@@ -116,10 +132,13 @@ static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_f
     if (!hub->listeners)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
     memset(hub->listeners, 0xff, hub->shards * sizeof(*hub->listeners)); /* all -1 */
+    if (rh_limit_create(&hub->limits) < 0)
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
     rc = rh_net_create(hub->shards + 1, wake_member, hub, &hub->net);
     if (rc < 0)
         return rh_fault_set(fault, rc, "no memory for the rings between threads");
-    hub->env.cfg = hub->cfg;
+    hub->env.snapshot = hub->snapshot;
+    hub->env.limits = hub->limits;
     hub->env.net = hub->net;
     hub->env.shards = hub->shards;
     hub->env.control = hub->shards;
@@ -140,7 +159,7 @@ int rh_hub_create(const struct rh_config *cfg, struct rh_hub **ret_hub, struct r
     hub = rh_mem_zalloc(sizeof(*hub));
     if (!hub)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
-    pthread_mutex_init(&hub->stopping, NULL);
+    pthread_mutex_init(&hub->control, NULL);
     pthread_mutex_init(&hub->lock, NULL);
     pthread_cond_init(&hub->changed, NULL);
     rc = hub_init(hub, cfg, fault);
@@ -242,14 +261,14 @@ static void log_started(const struct rh_hub *hub)
 {
     rh_log(RH_LOG_INFO, "hub.started", RH_KS("version", RH_VERSION), RH_KS("node", hub->node),
            RH_KU("shards", hub->shards), RH_KS("listen", hub->address[0]));
-    if (hub->cfg->auth_mode == RH_AUTH_NONE && hub->cfg->auth_allow_insecure)
+    if (config_of(hub)->auth_mode == RH_AUTH_NONE && config_of(hub)->auth_allow_insecure)
         rh_log(RH_LOG_WARN, "auth.insecure",
                RH_KS("hint", "auth.mode is none: everybody who reaches this hub is who they say"));
 }
 
 int rh_hub_start(struct rh_hub *hub, struct rh_fault *fault)
 {
-    const struct rh_config *cfg = hub->cfg;
+    const struct rh_config *cfg = config_of(hub);
     int rc;
 
     if (hub->phase != IDLE)
@@ -265,6 +284,75 @@ int rh_hub_start(struct rh_hub *hub, struct rh_fault *fault)
         join_all(hub);
     else
         log_started(hub);
+    return rc;
+}
+
+/* ---- reload ---- */
+
+/* Sends the snapshot to every shard; nobody gets it when there is no memory. */
+static int send_snapshot(struct rh_hub *hub, struct rh_snapshot *s)
+{
+    struct rh_mesh *mesh = rh_net_member(hub->net, hub->env.control);
+
+    for (unsigned i = 0; i < hub->shards; i++)
+        if (rh_mesh_reserve(mesh, i, 1) < 0)
+            return RH_ENOMEM;
+    for (unsigned i = 0; i < hub->shards; i++) {
+        struct rh_event ev = {.kind = RH_EV_CONFIG, .msg = s};
+        int rc;
+
+        rh_snapshot_hold_any(s);
+        rc = rh_mesh_tell(mesh, i, &ev);
+        rh_assert(rc == RH_OK); /* reserved */
+    }
+    rh_mesh_publish(mesh);
+    return RH_OK;
+}
+
+static int reload_running(struct rh_hub *hub, const struct rh_config *want,
+                          struct rh_config_changes *ret_changes, struct rh_fault *fault)
+{
+    struct rh_config *next = NULL;
+    struct rh_snapshot *s = NULL;
+    int tid = rh_tid_self();
+    int rc = rh_config_reload(config_of(hub), want, &next, ret_changes);
+
+    if (rc == RH_OK)
+        s = rh_snapshot_make(next);
+    if (!s) {
+        rh_config_destroy(next);
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for the configuration");
+    }
+    rh_tid_set((int)hub->env.control);
+    rc = send_snapshot(hub, s);
+    rh_tid_set(tid);
+    if (rc < 0) {
+        rh_snapshot_drop_any(s);
+        return rh_fault_set(fault, rc, "no memory for telling the shards");
+    }
+    rh_log_set_level_any(next->log_level);
+    rh_snapshot_drop_any(hub->snapshot);
+    hub->snapshot = s;
+    rh_log(RH_LOG_INFO, "config.reload", RH_KS("applied", ret_changes->applied),
+           RH_KS("restart_needed", ret_changes->restart));
+    return RH_OK;
+}
+
+int rh_hub_reload(struct rh_hub *hub, const struct rh_config *cfg,
+                  struct rh_config_changes *ret_changes, struct rh_fault *fault)
+{
+    int rc = rh_config_check(cfg, fault);
+
+    if (rc < 0)
+        return rc;
+    if (rh_tid_self() != RH_TID_NONE)
+        return rh_fault_set(fault, RH_ETHREAD, "a hub's own thread cannot do this");
+    pthread_mutex_lock(&hub->control);
+    if (hub->phase == RUNNING)
+        rc = reload_running(hub, cfg, ret_changes, fault);
+    else
+        rc = rh_fault_set(fault, RH_ESTATE, "the hub does not run");
+    pthread_mutex_unlock(&hub->control);
     return rc;
 }
 
@@ -320,7 +408,7 @@ static bool drain_round(struct rh_hub *hub, uint64_t round, uint64_t deadline_ns
 /* Until every shard is quiet, or the time is over. */
 static int drain(struct rh_hub *hub)
 {
-    uint64_t deadline = rh_clock_mono_ns() + hub->cfg->shutdown_grace_ms * 1000000ull;
+    uint64_t deadline = rh_clock_mono_ns() + config_of(hub)->shutdown_grace_ms * 1000000ull;
 
     return drain_round(hub, 1, deadline) && drain_round(hub, 2, deadline) ? RH_OK : RH_ETIMEDOUT;
 }
@@ -330,7 +418,7 @@ static int stop_running(struct rh_hub *hub)
     int tid = rh_tid_self();
     int rc;
 
-    rh_log(RH_LOG_INFO, "hub.stopping", RH_KU("grace_ms", hub->cfg->shutdown_grace_ms));
+    rh_log(RH_LOG_INFO, "hub.stopping", RH_KU("grace_ms", config_of(hub)->shutdown_grace_ms));
     rh_tid_set((int)hub->env.control);
     rc = drain(hub);
     tell_all(hub, RH_EV_STOP, 0);
@@ -348,13 +436,13 @@ int rh_hub_stop(struct rh_hub *hub)
 
     if (rh_tid_self() != RH_TID_NONE)
         return RH_ETHREAD;
-    pthread_mutex_lock(&hub->stopping);
+    pthread_mutex_lock(&hub->control);
     if (hub->phase == RUNNING)
         rc = stop_running(hub);
     pthread_mutex_lock(&hub->lock);
     hub->phase = STOPPED;
     pthread_mutex_unlock(&hub->lock);
-    pthread_mutex_unlock(&hub->stopping);
+    pthread_mutex_unlock(&hub->control);
     return rc;
 }
 
@@ -372,9 +460,10 @@ void rh_hub_destroy(struct rh_hub *hub)
     if (hub->owns_log)
         rh_log_stop();
     rh_net_destroy(hub->net);
+    rh_limit_destroy(hub->limits);
     rh_mem_free(hub->listeners);
-    rh_config_destroy(hub->cfg);
-    pthread_mutex_destroy(&hub->stopping);
+    rh_snapshot_drop_any(hub->snapshot);
+    pthread_mutex_destroy(&hub->control);
     pthread_mutex_destroy(&hub->lock);
     pthread_cond_destroy(&hub->changed);
     rh_mem_free(hub);
@@ -384,12 +473,18 @@ void rh_hub_destroy(struct rh_hub *hub)
 
 const char *rh_hub_address(const struct rh_hub *hub, unsigned i)
 {
-    return i < hub->cfg->listen.count ? hub->address[i] : NULL;
+    return i < RH_LISTEN_MAX && hub->address[i][0] ? hub->address[i] : NULL;
 }
 
 unsigned rh_hub_shards(const struct rh_hub *hub)
 {
     return hub->shards;
+}
+
+void rh_hub_warn(struct rh_hub *hub, const char *event, const char *why)
+{
+    (void)hub;
+    rh_log(RH_LOG_WARN, event, RH_KS("why", why));
 }
 
 int rh_hub_reopen_log(struct rh_hub *hub)

@@ -1,9 +1,27 @@
-/* shard/outq.c - send queues; the design is in outq.h. */
+/* shard/outq.c - send queues; the design is in outq.h.
+ *
+ * Why holes: a policy drops from the middle of a lane, once per message while a client is slow, so
+ * nothing may be moved for it. A marker that merges goes to the later place and leaves a hole; holes
+ * go when they are passed in front, or together, when the lane would have to grow for them. What is
+ * dropped next is found from `seek` on, and a marker's neighbours are near it: each step is paid for
+ * by an earlier drop.
+ */
 #include "shard/outq.h"
 
 #include <string.h>
 
 #include "core/mem.h"
+#include "shard/shard_int.h"
+
+#define NOT_FOUND UINT32_MAX
+
+/* A loss and the frame that tells it: the loss is still of interest if the frame does not arrive. */
+struct rh_told {
+    struct rh_lost *lost;
+    uint8_t bytes[];
+};
+
+/* ---- lanes ---- */
 
 static struct rh_out_entry *lane_entry(const struct rh_lane *lane, uint32_t i)
 {
@@ -27,11 +45,104 @@ static bool lane_grow(struct rh_outq *q, struct rh_lane *lane)
     return true;
 }
 
+/* Closes the holes of what waits. */
+static void lane_compact(struct rh_lane *lane)
+{
+    uint32_t kept = lane->flying;
+
+    for (uint32_t i = lane->flying; i < lane->count; i++)
+        if (lane_entry(lane, i)->kind != RH_OUT_HOLE)
+            *lane_entry(lane, kept++) = *lane_entry(lane, i);
+    lane->holes -= lane->count - kept;
+    lane->count = kept;
+    lane->seek = 0;
+}
+
+static bool lane_make_room(struct rh_outq *q, struct rh_lane *lane)
+{
+    if (lane->holes && lane->holes >= lane->room / 2)
+        lane_compact(lane);
+    return lane->count < lane->room || lane_grow(q, lane);
+}
+
 static struct rh_out_entry *lane_push(struct rh_outq *q, struct rh_lane *lane)
 {
-    if (lane->count == lane->room && !lane_grow(q, lane))
+    if (lane->count == lane->room && !lane_make_room(q, lane))
         return NULL;
     return lane_entry(lane, lane->count++);
+}
+
+/* ---- entries ---- */
+
+static bool is_msg(const struct rh_out_entry *entry)
+{
+    return entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH ||
+           entry->kind == RH_OUT_MISSED;
+}
+
+static const struct rh_msg *msg_of(const struct rh_out_entry *entry)
+{
+    return ((const struct rh_handle *)entry->obj)->msg;
+}
+
+/* Frames that count in the bounds. */
+static uint32_t frames_of(const struct rh_out_entry *entry)
+{
+    return entry->kind == RH_OUT_BLOCK ? entry->frames : entry->kind != RH_OUT_MISSED;
+}
+
+/* Messages and their bytes come to the queue, or leave it. */
+static void count(struct rh_outq *q, int64_t messages, int64_t bytes)
+{
+    q->messages += (uint32_t)messages;
+    q->bytes += (uint64_t)bytes;
+    q->stock->messages += (uint64_t)messages;
+    q->stock->bytes += (uint64_t)bytes;
+}
+
+static void count_missed(struct rh_outq *q, int32_t messages, int64_t bytes)
+{
+    q->missed += (uint32_t)messages;
+    q->stock->messages += (uint64_t)(int64_t)messages;
+    q->stock->bytes += (uint64_t)bytes;
+}
+
+/* Lets go of what an entry stands for, and of its count. */
+static void entry_release(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
+                          const struct rh_out_entry *entry)
+{
+    struct rh_told *told;
+
+    switch ((enum rh_out_kind)entry->kind) {
+    case RH_OUT_BLOCK:
+        count(q, -(int64_t)entry->frames, -(int64_t)entry->len);
+        rh_block_give(&stock->blocks, entry->obj);
+        break;
+    case RH_OUT_MSG_HIGH:
+        q->high_in_normal--;
+        /* fall through */
+    case RH_OUT_MSG:
+        count(q, -1, -(int64_t)entry->len);
+        rh_handle_unref(&stock->handles, entry->obj);
+        break;
+    case RH_OUT_MISSED:
+        count_missed(q, -1, -(int64_t)entry->len);
+        rh_handle_unref(&stock->handles, entry->obj);
+        break;
+    case RH_OUT_LOST:
+        q->lost--;
+        rh_mem_free(entry->obj);
+        break;
+    case RH_OUT_TOLD:
+        count(q, -1, -(int64_t)entry->len);
+        told = entry->obj;
+        rh_mem_free(told->lost);
+        rh_mem_free(told);
+        break;
+    case RH_OUT_HOLE:
+        lane->holes--;
+        break;
+    }
 }
 
 /* ---- life ---- */
@@ -53,31 +164,10 @@ struct rh_outq *rh_outq_take(struct rh_out_stock *stock)
     return q;
 }
 
-static void count(struct rh_outq *q, int64_t messages, int64_t bytes)
-{
-    q->messages += (uint32_t)messages;
-    q->bytes += (uint32_t)bytes;
-    q->stock->messages += (uint64_t)messages;
-    q->stock->bytes += (uint64_t)bytes;
-}
-
-static void uncount(struct rh_outq *q, const struct rh_out_entry *entry)
-{
-    count(q, -(int64_t)entry->messages, -(int64_t)entry->len);
-}
-
-static void entry_release(struct rh_out_stock *stock, const struct rh_out_entry *entry)
-{
-    if (entry->kind == RH_OUT_BLOCK)
-        rh_block_give(&stock->blocks, entry->obj);
-    else
-        rh_handle_unref(&stock->handles, entry->obj);
-}
-
 static void lane_fini(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane)
 {
     for (uint32_t i = 0; i < lane->count; i++)
-        entry_release(stock, lane_entry(lane, i));
+        entry_release(stock, q, lane, lane_entry(lane, i));
     if (lane->at != q->first)
         rh_mem_free(lane->at);
 }
@@ -89,7 +179,7 @@ void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q)
     rh_assert(!rh_outq_flying(q));
     lane_fini(stock, q, &q->high);
     lane_fini(stock, q, &q->normal);
-    count(q, -(int64_t)q->messages, -(int64_t)q->bytes);
+    rh_assert(q->messages == 0 && q->bytes == 0 && q->missed == 0 && q->lost == 0);
     q->next_free = stock->free;
     stock->free = q;
 }
@@ -108,28 +198,88 @@ void rh_out_stock_fini(struct rh_out_stock *stock)
 
 /* ---- queueing ---- */
 
-static void account(struct rh_outq *q, struct rh_out_entry *entry, void *obj, uint32_t len,
-                    enum rh_out_kind kind)
+/* Eight bits of the room, eight of the key: most entries need not be looked behind. */
+static uint16_t tag_of(const struct rh_msg *msg)
 {
-    entry->obj = obj;
-    entry->len = len;
-    entry->messages = 1;
-    entry->kind = (uint8_t)kind;
-    count(q, 1, len);
+    uint32_t len = RH_MIN(msg->key_len, 8u);
+    uint64_t end = msg->key_len;
+
+    if (len == 0)
+        return (uint8_t)msg->uid;
+    memcpy(&end, msg->bytes + msg->key_at + msg->key_len - len, len);
+    end = (end ^ msg->key_len) * 0x9e3779b97f4a7c15u;
+    return (uint16_t)((end >> 56) << 8 | (uint8_t)msg->uid);
 }
 
-bool rh_outq_push_msg(struct rh_outq *q, struct rh_handle *h)
+/* Does anything of the room wait in the normal lane, or a frame that rooms may not overtake? */
+static bool held_back(const struct rh_outq *q, uint64_t uid)
 {
-    bool lane_open = q->high.count < RH_LANE_HIGH_MAX && q->high_in_normal == 0;
-    bool high = h->msg->high;
-    struct rh_out_entry *entry = lane_push(q, high && lane_open ? &q->high : &q->normal);
+    const struct rh_lane *lane = &q->normal;
+
+    if (q->fences)
+        return true;
+    for (uint32_t i = lane->flying; i < lane->count; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (is_msg(entry) && (uint8_t)entry->tag == (uint8_t)uid && msg_of(entry)->uid == uid)
+            return true;
+        if (entry->kind == RH_OUT_LOST && ((const struct rh_lost *)entry->obj)->uid == uid)
+            return true;
+    }
+    return false;
+}
+
+/* Where a message of high priority goes. */
+static struct rh_lane *lane_of_high(struct rh_outq *q, const struct rh_msg *msg, uint8_t *ret_kind)
+{
+    bool open = q->high.count < RH_LANE_HIGH_MAX && q->high_in_normal == 0;
+
+    *ret_kind = RH_OUT_MSG;
+    if (msg->kind == RH_MSG_NOTICE)
+        return &q->normal;
+    if (!open)
+        *ret_kind = RH_OUT_MSG_HIGH;
+    return !open || (msg->kind == RH_MSG_ROOM && held_back(q, msg->uid)) ? &q->normal : &q->high;
+}
+
+static struct rh_lane *lane_of(struct rh_outq *q, const struct rh_msg *msg, uint8_t *ret_kind)
+{
+    *ret_kind = RH_OUT_MSG;
+    return rh_unlikely(msg->high) ? lane_of_high(q, msg, ret_kind) : &q->normal;
+}
+
+static bool push(struct rh_outq *q, struct rh_lane *lane, struct rh_handle *h, uint8_t kind)
+{
+    struct rh_out_entry *entry = lane_push(q, lane);
 
     if (!entry)
         return false;
     rh_handle_ref(h);
-    account(q, entry, h, h->msg->frame_len, high && !lane_open ? RH_OUT_MSG_HIGH : RH_OUT_MSG);
-    if (entry->kind == RH_OUT_MSG_HIGH)
-        q->high_in_normal++;
+    entry->obj = h;
+    entry->len = h->msg->frame_len;
+    entry->tag = tag_of(h->msg);
+    entry->kind = kind;
+    entry->fence = false;
+    return true;
+}
+
+bool rh_outq_push_msg(struct rh_outq *q, struct rh_handle *h)
+{
+    uint8_t kind;
+    struct rh_lane *lane = lane_of(q, h->msg, &kind);
+
+    if (!push(q, lane, h, kind))
+        return false;
+    count(q, 1, h->msg->frame_len);
+    q->high_in_normal += kind == RH_OUT_MSG_HIGH;
+    return true;
+}
+
+bool rh_outq_push_missed(struct rh_outq *q, struct rh_handle *h)
+{
+    if (!push(q, &q->normal, h, RH_OUT_MISSED))
+        return false;
+    count_missed(q, 1, h->msg->frame_len);
     return true;
 }
 
@@ -139,23 +289,33 @@ bool rh_outq_push_block(struct rh_outq *q, struct rh_block *take_block)
 
     if (!entry)
         return false;
-    account(q, entry, take_block, rh_block_len(take_block), RH_OUT_BLOCK);
+    *entry = (struct rh_out_entry){.obj = take_block, .kind = RH_OUT_BLOCK};
+    entry->len = rh_block_len(take_block);
+    entry->frames = 1;
+    count(q, 1, entry->len);
     return true;
 }
 
-/* The last entry's block, if more may be added to it. */
-static struct rh_block *open_block(const struct rh_outq *q, size_t len)
+/* The last entry, if it waits and is a block. */
+static struct rh_out_entry *last_block(const struct rh_outq *q)
 {
     const struct rh_lane *lane = &q->normal;
-    const struct rh_out_entry *last;
-    struct rh_block *block;
+    struct rh_out_entry *last;
 
     if (lane->count == lane->flying)
         return NULL;
     last = lane_entry(lane, lane->count - 1);
-    if (last->kind != RH_OUT_BLOCK || last->messages == UINT16_MAX)
+    return last->kind == RH_OUT_BLOCK ? last : NULL;
+}
+
+/* Its block, if more may be added to it. */
+static struct rh_block *open_block(const struct rh_outq *q, size_t len)
+{
+    const struct rh_out_entry *last = last_block(q);
+    struct rh_block *block = last ? last->obj : NULL;
+
+    if (!block || last->frames == UINT16_MAX)
         return NULL;
-    block = last->obj;
     return block->room - block->used >= len ? block : NULL;
 }
 
@@ -184,62 +344,223 @@ void rh_outq_own_done(struct rh_outq *q, size_t used)
     rh_assert(used <= block->room - block->used);
     block->used += (uint32_t)used;
     last->len += (uint32_t)used;
-    last->messages++;
+    last->frames++;
     count(q, 1, (int64_t)used);
 }
 
-/* ---- sending ---- */
-
-static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec *iov, unsigned max)
+void rh_outq_fence(struct rh_outq *q)
 {
-    unsigned count = RH_MIN(lane->count, max);
+    struct rh_out_entry *last = last_block(q);
 
-    for (unsigned i = 0; i < count; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
-        const struct rh_handle *h = entry->obj;
-
-        iov[i].iov_len = entry->len;
-        iov[i].iov_base = entry->kind == RH_OUT_BLOCK ? (void *)rh_block_at(entry->obj)
-                                                      : (void *)rh_msg_frame(h->msg);
-        q->flying_bytes += entry->len;
+    if (last && !last->fence) {
+        last->fence = true;
+        q->fences++;
     }
-    lane->flying = count;
-    return count;
 }
 
-unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max)
-{
-    unsigned count;
+/* ---- markers ---- */
 
-    rh_assert(!rh_outq_flying(q));
-    count = lane_fill(q, &q->high, iov, max);
-    return count + lane_fill(q, &q->normal, iov + count, max - count);
+static bool same_stream(const struct rh_lost *lost, uint8_t kind, uint64_t uid)
+{
+    return lost->kind == kind && (kind != RH_MSG_ROOM || lost->uid == uid);
 }
 
-static void lane_done(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
-                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
+static void lost_add(struct rh_lost *lost, uint64_t from, uint64_t to, uint64_t more)
 {
-    for (uint32_t i = 0; i < lane->flying; i++) {
+    lost->from = RH_MIN(lost->from, from);
+    lost->to = RH_MAX(lost->to, to);
+    lost->count += more;
+}
+
+static struct rh_lost *lost_create(const struct rh_lost *like, const char *name)
+{
+    struct rh_lost *lost = rh_mem_alloc(sizeof(*lost) + like->name_len);
+
+    if (!lost)
+        return NULL;
+    *lost = *like;
+    if (like->name_len)
+        memcpy(lost->name, name, like->name_len);
+    return lost;
+}
+
+/* The loss of one message, without its room's name. */
+static void lost_init(struct rh_lost *lost, const struct rh_msg *msg)
+{
+    bool room = msg->kind == RH_MSG_ROOM;
+
+    lost->uid = room ? msg->uid : 0;
+    lost->from = lost->to = msg->seq;
+    lost->count = 1;
+    lost->kind = msg->kind;
+    lost->name_len = room ? msg->to_len : 0;
+}
+
+/* The stream's marker among those that stand right in front of place `end`. */
+static uint32_t find_marker(const struct rh_lane *lane, uint32_t end, uint8_t kind, uint64_t uid)
+{
+    for (uint32_t i = end; i-- > lane->flying;) {
         const struct rh_out_entry *entry = lane_entry(lane, i);
 
-        uncount(q, entry);
-        if (entry->kind != RH_OUT_BLOCK)
-            sent(arg, ((struct rh_handle *)entry->obj)->msg);
-        if (entry->kind == RH_OUT_MSG_HIGH)
-            q->high_in_normal--;
-        entry_release(stock, entry);
+        if (entry->kind == RH_OUT_LOST && same_stream(entry->obj, kind, uid))
+            return i;
+        if (entry->kind != RH_OUT_LOST && entry->kind != RH_OUT_HOLE)
+            break;
     }
-    lane->head = (lane->head + lane->flying) & (lane->room ? lane->room - 1 : 0);
-    lane->count -= lane->flying;
-    lane->flying = 0;
+    return NOT_FOUND;
 }
 
-void rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
-                  void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
+/* Takes the marker out of place i. */
+static struct rh_lost *marker_take(struct rh_outq *q, struct rh_lane *lane, uint32_t i)
 {
-    lane_done(stock, q, &q->high, sent, arg);
-    lane_done(stock, q, &q->normal, sent, arg);
-    q->flying_bytes = 0;
+    struct rh_out_entry *entry = lane_entry(lane, i);
+    struct rh_lost *lost = entry->obj;
+
+    *entry = (struct rh_out_entry){.kind = RH_OUT_HOLE};
+    lane->holes++;
+    q->lost--;
+    return lost;
+}
+
+static void marker_put(struct rh_outq *q, struct rh_out_entry *entry, struct rh_lost *take_lost)
+{
+    *entry = (struct rh_out_entry){.obj = take_lost, .kind = RH_OUT_LOST};
+    q->lost++;
+}
+
+/* Markers behind place i have come together with those up to it: the later one takes the other. */
+static void join_markers(struct rh_outq *q, struct rh_lane *lane, uint32_t i)
+{
+    for (uint32_t k = i + 1; k < lane->count; k++) {
+        const struct rh_out_entry *entry = lane_entry(lane, k);
+        struct rh_lost *lost = entry->obj, *earlier;
+        uint32_t j;
+
+        if (entry->kind == RH_OUT_HOLE)
+            continue;
+        if (entry->kind != RH_OUT_LOST)
+            break;
+        j = find_marker(lane, i + 1, lost->kind, lost->uid);
+        if (j == NOT_FOUND)
+            continue;
+        earlier = marker_take(q, lane, j);
+        lost_add(lost, earlier->from, earlier->to, earlier->count);
+        rh_mem_free(earlier);
+    }
+}
+
+/* The waiting message at i becomes a marker. */
+static int lose_at(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane, uint32_t i)
+{
+    struct rh_out_entry *entry = lane_entry(lane, i);
+    const struct rh_msg *msg = msg_of(entry);
+    uint32_t j = find_marker(lane, i, msg->kind, msg->uid);
+    struct rh_lost one, *lost;
+
+    lost_init(&one, msg);
+    if (j == NOT_FOUND)
+        lost = lost_create(&one, (const char *)msg->bytes + msg->to_at);
+    else
+        lost = marker_take(q, lane, j);
+    if (!lost)
+        return RH_ENOMEM;
+    if (j != NOT_FOUND)
+        lost_add(lost, one.from, one.to, one.count);
+    entry_release(stock, q, lane, entry);
+    marker_put(q, entry, lost);
+    join_markers(q, lane, i);
+    return RH_OK;
+}
+
+static int push_marker(struct rh_outq *q, struct rh_lane *lane, const struct rh_lost *like,
+                       const char *name)
+{
+    uint32_t i = find_marker(lane, lane->count, like->kind, like->uid);
+    struct rh_out_entry *entry;
+    struct rh_lost *lost;
+
+    if (i != NOT_FOUND) {
+        lost_add(lane_entry(lane, i)->obj, like->from, like->to, like->count);
+        return RH_OK;
+    }
+    lost = lost_create(like, name);
+    entry = lost ? lane_push(q, lane) : NULL;
+    if (!entry) {
+        rh_mem_free(lost);
+        return RH_ENOMEM;
+    }
+    marker_put(q, entry, lost);
+    return RH_OK;
+}
+
+/* ---- dropping ---- */
+
+static bool droppable(const struct rh_out_entry *entry)
+{
+    return (entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH) &&
+           msg_of(entry)->kind != RH_MSG_NOTICE;
+}
+
+static int lane_drop_oldest(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane)
+{
+    for (lane->seek = RH_MAX(lane->seek, lane->flying); lane->seek < lane->count; lane->seek++)
+        if (droppable(lane_entry(lane, lane->seek)))
+            return lose_at(stock, q, lane, lane->seek);
+    return RH_ENOTFOUND;
+}
+
+int rh_outq_drop_oldest(struct rh_out_stock *stock, struct rh_outq *q)
+{
+    int rc = lane_drop_oldest(stock, q, &q->normal);
+
+    return rc == RH_ENOTFOUND ? lane_drop_oldest(stock, q, &q->high) : rc;
+}
+
+static bool same_key(const struct rh_msg *a, const struct rh_msg *b)
+{
+    return a->kind == RH_MSG_ROOM && a->uid == b->uid && a->key_len == b->key_len &&
+           memcmp(a->bytes + a->key_at, b->bytes + b->key_at, a->key_len) == 0;
+}
+
+static int lane_replace(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
+                        const struct rh_msg *by)
+{
+    uint16_t tag = tag_of(by);
+    int replaced = 0;
+
+    for (uint32_t i = lane->flying; i < lane->count; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if ((entry->kind != RH_OUT_MSG && entry->kind != RH_OUT_MSG_HIGH) || entry->tag != tag ||
+            !same_key(msg_of(entry), by))
+            continue;
+        if (lose_at(stock, q, lane, i) < 0)
+            return RH_ENOMEM;
+        replaced++;
+    }
+    return replaced;
+}
+
+int rh_outq_replace(struct rh_out_stock *stock, struct rh_outq *q, const struct rh_msg *by)
+{
+    int high = lane_replace(stock, q, &q->high, by);
+    int normal = high < 0 ? high : lane_replace(stock, q, &q->normal, by);
+
+    return normal < 0 ? normal : high + normal;
+}
+
+int rh_outq_lose(struct rh_outq *q, const struct rh_msg *msg)
+{
+    struct rh_lost one;
+    uint8_t kind;
+
+    lost_init(&one, msg);
+    return push_marker(q, lane_of(q, msg, &kind), &one, (const char *)msg->bytes + msg->to_at);
+}
+
+int rh_outq_push_lost(struct rh_outq *q, const struct rh_lost *lost)
+{
+    return push_marker(q, &q->normal, lost, lost->name);
 }
 
 static unsigned lane_drop_messages(struct rh_out_stock *stock, struct rh_outq *q,
@@ -249,23 +570,163 @@ static unsigned lane_drop_messages(struct rh_out_stock *stock, struct rh_outq *q
     uint32_t kept = lane->flying;
 
     for (uint32_t i = lane->flying; i < lane->count; i++) {
-        struct rh_out_entry *entry = lane_entry(lane, i);
+        const struct rh_out_entry *entry = lane_entry(lane, i);
 
         if (entry->kind == RH_OUT_BLOCK) {
             *lane_entry(lane, kept++) = *entry;
             continue;
         }
-        if (entry->kind == RH_OUT_MSG_HIGH)
-            q->high_in_normal--;
-        uncount(q, entry);
-        dropped += entry->messages;
-        entry_release(stock, entry);
+        dropped += droppable(entry);
+        entry_release(stock, q, lane, entry);
     }
     lane->count = kept;
+    lane->seek = 0;
     return dropped;
 }
 
 unsigned rh_outq_drop_messages(struct rh_out_stock *stock, struct rh_outq *q)
 {
     return lane_drop_messages(stock, q, &q->high) + lane_drop_messages(stock, q, &q->normal);
+}
+
+/* ---- sending ---- */
+
+static bool tell(struct rh_outq *q, struct rh_out_entry *entry, rh_lost_encode *encode, void *arg)
+{
+    uint8_t frame[RH_LOST_FRAME];
+    size_t len = encode(arg, entry->obj, frame);
+    struct rh_told *told = rh_mem_alloc(sizeof(*told) + len);
+
+    rh_assert(len <= sizeof(frame));
+    if (!told)
+        return false;
+    told->lost = entry->obj;
+    memcpy(told->bytes, frame, len);
+    *entry = (struct rh_out_entry){.obj = told, .len = (uint32_t)len, .kind = RH_OUT_TOLD};
+    q->lost--;
+    count(q, 1, (int64_t)len);
+    return true;
+}
+
+static bool lane_tell(struct rh_outq *q, struct rh_lane *lane, unsigned *max,
+                      rh_lost_encode *encode, void *arg)
+{
+    for (uint32_t i = 0; i < lane->count && *max; i++) {
+        struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (entry->kind == RH_OUT_HOLE)
+            continue;
+        if (entry->kind == RH_OUT_LOST && !tell(q, entry, encode, arg))
+            return false;
+        --*max;
+    }
+    return true;
+}
+
+bool rh_outq_tell(struct rh_outq *q, unsigned max, rh_lost_encode *encode, void *arg)
+{
+    rh_assert(!rh_outq_flying(q));
+    return lane_tell(q, &q->high, &max, encode, arg) && lane_tell(q, &q->normal, &max, encode, arg);
+}
+
+static void *bytes_of(const struct rh_out_entry *entry)
+{
+    struct rh_told *told = entry->obj;
+
+    if (entry->kind == RH_OUT_BLOCK)
+        return rh_block_at(entry->obj);
+    rh_assert(entry->kind != RH_OUT_LOST); /* it was to be told before */
+    return entry->kind == RH_OUT_TOLD ? told->bytes : (void *)rh_msg_frame(msg_of(entry));
+}
+
+static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec *iov, unsigned max)
+{
+    unsigned filled = 0;
+    uint32_t i;
+
+    for (i = 0; i < lane->count && filled < max; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (entry->kind == RH_OUT_HOLE)
+            continue;
+        iov[filled].iov_len = entry->len;
+        iov[filled++].iov_base = bytes_of(entry);
+        q->flying_bytes += entry->len;
+        q->flying_messages += frames_of(entry);
+    }
+    lane->flying = i;
+    return filled;
+}
+
+static void fences_fly(struct rh_outq *q)
+{
+    for (uint32_t i = 0; i < q->normal.flying; i++)
+        q->fences -= lane_entry(&q->normal, i)->fence;
+}
+
+unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max)
+{
+    unsigned filled;
+
+    rh_assert(!rh_outq_flying(q));
+    filled = lane_fill(q, &q->high, iov, max);
+    filled += lane_fill(q, &q->normal, iov + filled, max - filled);
+    if (q->fences)
+        fences_fly(q);
+    return filled;
+}
+
+static void lane_done(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
+                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
+{
+    for (uint32_t i = 0; i < lane->flying; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH)
+            sent(arg, msg_of(entry));
+        entry_release(stock, q, lane, entry);
+    }
+    lane->head = (lane->head + lane->flying) & (lane->room ? lane->room - 1 : 0);
+    lane->count -= lane->flying;
+    lane->seek -= RH_MIN(lane->seek, lane->flying);
+    lane->flying = 0;
+}
+
+unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
+                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
+{
+    uint32_t missed = q->missed;
+
+    lane_done(stock, q, &q->high, sent, arg);
+    lane_done(stock, q, &q->normal, sent, arg);
+    q->flying_bytes = 0;
+    q->flying_messages = 0;
+    return missed - q->missed;
+}
+
+/* ---- questions ---- */
+
+static void lane_each(const struct rh_lane *lane, uint32_t from, uint32_t to,
+                      void (*visit_msg)(void *arg, const struct rh_msg *msg),
+                      void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg)
+{
+    for (uint32_t i = from; i < to; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (is_msg(entry))
+            visit_msg(arg, msg_of(entry));
+        else if (entry->kind == RH_OUT_LOST)
+            visit_lost(arg, entry->obj);
+        else if (entry->kind == RH_OUT_TOLD)
+            visit_lost(arg, ((const struct rh_told *)entry->obj)->lost);
+    }
+}
+
+void rh_outq_each(const struct rh_outq *q, void (*visit_msg)(void *arg, const struct rh_msg *msg),
+                  void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg)
+{
+    lane_each(&q->high, 0, q->high.flying, visit_msg, visit_lost, arg);
+    lane_each(&q->normal, 0, q->normal.flying, visit_msg, visit_lost, arg);
+    lane_each(&q->high, q->high.flying, q->high.count, visit_msg, visit_lost, arg);
+    lane_each(&q->normal, q->normal.flying, q->normal.count, visit_msg, visit_lost, arg);
 }

@@ -5,12 +5,22 @@
  * not on its way. One send takes everything that stands there: first the high lane, then the
  * normal one, so that all frames of a pass leave together.
  *
- *        push_msg, own       fill                  done
+ *        push, own           fill                  done
  *   -> [waiting] ----------------> [flying] -----------------> given back
+ *          | drop_oldest, replace            tell ^
+ *          `---------------> [marker] ------------'
  *
  * Order      holds within a lane. The high lane has RH_LANE_HIGH_MAX places; once it is full,
- *            later high messages go into the normal lane until that has passed them on.
- * Bounds     the queue counts; the connection decides (shard/conn.c). Own bytes are never refused.
+ *            later high messages go into the normal lane until that has passed them on. A room's
+ *            messages leave in one order whatever their priority: a high one goes into the normal
+ *            lane where something of its room, or a fenced frame, waits there. Notices always do.
+ * Losses     What is dropped leaves a marker in its place, which counts as nothing until it is told
+ *            (becomes a frame, right before a send). Markers without a message or frame between them
+ *            merge, so that each stream (a room, direct messages, broadcasts) has one of them at
+ *            most there. Dropped is what is direct, a room's or a broadcast, and only while it
+ *            waits: nothing of the connection's own, no notice, nothing missed, nothing that flies.
+ * Missed     messages, of which a room's history tells, count in no bound, but in the stock's totals.
+ * Bounds     the queue counts; the connection decides (shard/slow.c). Own bytes are never refused.
  * Threads    the shard's. An idle connection has no queue at all: it is taken from the shard's
  *            stock at the first push and given back when it is empty.
  */
@@ -23,30 +33,52 @@
 #include "shard/block.h"
 
 #define RH_LANE_HIGH_MAX 64
-#define RH_OUT_FIRST     8 /* entries of the normal lane that need no allocation of their own */
+#define RH_OUT_FIRST     8    /* entries of the normal lane that need no allocation of their own */
+#define RH_LOST_FRAME    1200 /* bytes of a frame that tells a loss, at most */
 
-enum rh_out_kind { RH_OUT_BLOCK, RH_OUT_MSG, RH_OUT_MSG_HIGH /* high, in the normal lane */ };
+struct rh_lost; /* shard/shard_int.h */
+
+enum rh_out_kind {
+    RH_OUT_BLOCK,
+    RH_OUT_MSG,
+    RH_OUT_MSG_HIGH, /* high, in the normal lane because the other one was full */
+    RH_OUT_MISSED,
+    RH_OUT_LOST, /* a marker */
+    RH_OUT_TOLD, /* a marker's frame */
+    RH_OUT_HOLE, /* nothing: its marker has merged with one behind it. Never the last of a lane */
+};
 
 struct rh_out_entry {
-    void *obj; /* struct rh_block or struct rh_handle */
+    void *obj; /* struct rh_block, rh_handle, rh_lost, rh_told; HOLE: NULL */
     uint32_t len;
-    uint16_t messages; /* frames in it */
+    union {
+        uint16_t frames; /* BLOCK: frames in it */
+        uint16_t tag; /* MSG, MSG_HIGH, MISSED: few bits of its room and its key, to find it by */
+    };
     uint8_t kind;
+    bool fence; /* BLOCK: no room's message may overtake it */
 };
 
 struct rh_lane {
     struct rh_out_entry *at; /* a circle of `room` (a power of two) */
     uint32_t room, head, count;
     uint32_t flying; /* the first ones, in the kernel's hands */
+    uint32_t seek;   /* from there on something may be dropped */
+    uint32_t holes;
 };
 
 struct rh_outq {
     struct rh_outq *next_free;
     struct rh_out_stock *stock; /* whose totals this queue is part of */
-    struct rh_lane high, normal;
-    uint32_t bytes, messages; /* of all entries, flying ones included */
+    struct rh_lane normal, high;
+    uint64_t bytes;    /* of all frames that count, flying ones included ... */
+    uint32_t messages; /* ... and their number */
+    uint32_t flying_messages;
+    uint64_t flying_bytes; /* missed ones, too */
     uint32_t high_in_normal;
-    uint32_t flying_bytes;
+    uint32_t fences; /* that wait */
+    uint32_t missed; /* messages, flying ones included */
+    uint32_t lost;   /* markers that are not told yet */
     struct rh_out_entry first[RH_OUT_FIRST];
 };
 
@@ -62,32 +94,80 @@ struct rh_outq *rh_outq_take(struct rh_out_stock *stock); /* NULL: no memory */
 /* Releases all that is in it; nothing may be flying. Accepts NULL. */
 void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q);
 
+/* ---- queueing ---- */
+
 /* Queues one more use of a message. False: no memory, nothing happened. */
 bool rh_outq_push_msg(struct rh_outq *q, struct rh_handle *h);
+
+/* The same for one that a subscription missed: normal lane, uncounted. */
+bool rh_outq_push_missed(struct rh_outq *q, struct rh_handle *h);
 
 /* `len` bytes to write own frames to, contiguous; they count from rh_outq_own_done on, as one more
  * frame of `used` (at most len) bytes. NULL: no memory. Nothing else may be called in between. */
 uint8_t *rh_outq_own(struct rh_out_stock *stock, struct rh_outq *q, size_t len);
 void rh_outq_own_done(struct rh_outq *q, size_t used);
 
+/* The own frame that was queued last stays in front of the room messages that follow. */
+void rh_outq_fence(struct rh_outq *q);
+
 /* Queues a block whole (its bytes from start to used), as one frame; takes it over. False: no
  * memory, the block is still the caller's. */
 bool rh_outq_push_block(struct rh_outq *q, struct rh_block *take_block);
+
+/* ---- dropping: RH_ENOMEM is for want of a marker, and nothing was dropped by that step ---- */
+
+/* The oldest message that waits and may be dropped, of the normal lane while there is one there,
+ * else of the high lane. RH_ENOTFOUND: there is none. */
+int rh_outq_drop_oldest(struct rh_out_stock *stock, struct rh_outq *q);
+/* All messages that wait with the room and the key of this one; returns how many that were. */
+int rh_outq_replace(struct rh_out_stock *stock, struct rh_outq *q, const struct rh_msg *by);
+/* A marker instead of this message, where that would have gone. */
+int rh_outq_lose(struct rh_outq *q, const struct rh_msg *msg);
+/* A marker behind everything in the normal lane. `lost` is copied. */
+int rh_outq_push_lost(struct rh_outq *q, const struct rh_lost *lost);
+
+/* Lets go of what waits and is no frame of its own, markers included; returns how many messages
+ * were lost by that (notices and missed ones are none). */
+unsigned rh_outq_drop_messages(struct rh_out_stock *stock, struct rh_outq *q);
+
+/* ---- sending ---- */
+
+/* Writes the frame that tells a loss, at most RH_LOST_FRAME bytes; returns its length. */
+typedef size_t rh_lost_encode(void *arg, const struct rh_lost *lost, uint8_t *dst);
+
+/* Makes frames of the markers that the next fill of `max` would meet: needed where q->lost is not
+ * 0. False: no memory, some are not told yet. */
+bool rh_outq_tell(struct rh_outq *q, unsigned max, rh_lost_encode *encode, void *arg);
 
 /* Moves everything that waits (at most `max` entries) to flying and describes it; 0: nothing
  * waits. Nothing may be flying. */
 unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max);
 
-/* The send is over: lets go of what flew. Calls sent(arg, msg) for each message in it. */
-void rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
-                  void (*sent)(void *arg, const struct rh_msg *msg), void *arg);
+/* The send is over: lets go of what flew. Calls sent(arg, msg) for each message in it; returns how
+ * many missed ones there were besides. */
+unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
+                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg);
 
-/* Lets go of what waits and is a message (own frames stay); returns how many frames that were. */
-unsigned rh_outq_drop_messages(struct rh_out_stock *stock, struct rh_outq *q);
+/* ---- questions ---- */
+
+/* Everything that waits or flies, in the order in which it leaves; told losses while they fly. */
+void rh_outq_each(const struct rh_outq *q, void (*visit_msg)(void *arg, const struct rh_msg *msg),
+                  void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg);
 
 static inline bool rh_outq_flying(const struct rh_outq *q)
 {
     return q && q->flying_bytes != 0;
+}
+
+static inline bool rh_outq_empty(const struct rh_outq *q)
+{
+    return (q->normal.count | q->high.count) == 0;
+}
+
+/* Does any frame wait that counts? */
+static inline bool rh_outq_waits(const struct rh_outq *q)
+{
+    return q->messages != q->flying_messages;
 }
 
 void rh_out_stock_fini(struct rh_out_stock *stock);

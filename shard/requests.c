@@ -1,140 +1,84 @@
-/* shard/requests.c - the requests that the hub answers itself, and its answers.
+/* shard/requests.c - the requests that the hub answers itself: which there are, and message.send.
  *
  * A request's data is read once, into spans of the client's text; what is handed on is copied once,
  * into the message that all receivers get, which is encoded here up to its last field: the sequence
- * number, for which sixteen digits are left (core/msg.h).
- *
- * Limits     an error's sentence: WHY_MAX bytes.
+ * number, for which sixteen digits are left (core/msg.h). Rooms have a file of their own
+ * (shard/room_requests.c), and so has the writing of answers (shard/answer.c).
  */
-#include "shard/shard_int.h"
-
 #include <string.h>
 
 #include "core/err.h"
 #include "core/mem.h"
 #include "proto/envelope.h"
+#include "shard/room_int.h"
 
-#define TRACE_ID_LEN 32
-#define WHY_MAX      256 /* bytes of an error's sentence */
-#define FIXED_ROOM   320 /* all of an answer whose size is known: names, numbers, ids of ours */
 /* id, priority, three numbers and everything fixed of a `message` notify */
 #define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 320)
 
-/* ---- answers ---- */
+/* ---- what several requests have among their data ---- */
 
-/* A text frame of our own that is being written: its header is put in front at the end. */
-struct frame {
-    struct rh_writer w;
-    uint8_t *own;
-    size_t head; /* bytes left for the header */
-};
-
-static bool frame_begin(struct rh_shard *sh, struct rh_conn *c, struct frame *f, size_t room)
+bool rh_request_params(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                       const struct rh_param *rows, unsigned count, struct rh_json *out)
 {
-    f->head = room < 126 ? 2 : room <= UINT16_MAX ? 4 : 10;
-    f->own = c->state == RH_CONN_OPEN ? rh_conn_own(sh, c, RH_MSG_HEAD_ROOM + room) : NULL;
-    if (!f->own)
+    char why[160];
+    int rc = rh_params_read(env->data, rows, count, out, why, sizeof(why));
+
+    if (rc == RH_ENOMEM)
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable, "out of memory");
+    else if (rc < 0)
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
+    return rc == RH_OK;
+}
+
+bool rh_check_name(struct rh_json v, char dst[RH_NAME_MAX], uint8_t *ret_len)
+{
+    int len = rh_json_str_decode(dst, RH_NAME_MAX, v.raw);
+
+    if (len < 0 || !rh_name_ok(dst, (size_t)len))
         return false;
-    rh_writer_init(&f->w, f->own + f->head, room);
+    *ret_len = (uint8_t)len;
     return true;
 }
 
-static void frame_end(struct rh_shard *sh, struct rh_conn *c, struct frame *f)
+const char *rh_check_given_id(struct rh_json v, char dst[RH_ID_GIVEN_MAX], struct rh_span *ret_id,
+                              const char *why)
 {
-    size_t len = rh_writer_len(&f->w);
-    uint8_t head[RH_WS_HEAD_MAX];
-    size_t head_len = rh_ws_head(head, RH_WS_TEXT, true, len, NULL);
+    int len = rh_json_str_decode(dst, RH_ID_GIVEN_MAX, v.raw);
 
-    rh_assert(!f->w.full);
-    if (head_len != f->head)
-        memmove(f->own + head_len, f->own + f->head, len);
-    memcpy(f->own, head, head_len);
-    rh_conn_own_done(sh, c, head_len + len);
+    if (len < 0 || !rh_id_given_ok(dst, (size_t)len))
+        return why;
+    *ret_id = (struct rh_span){dst, (uint32_t)len};
+    return NULL;
 }
 
-static void put_request_id(struct rh_writer *w, struct rh_span request_id)
+const char *rh_check_id(struct rh_shard *sh, struct rh_json v, char dst[RH_ID_GIVEN_MAX],
+                        struct rh_span *ret_id)
 {
-    if (!request_id.len)
-        return;
-    RH_PUT(w, ",\"request_id\":");
-    rh_put(w, request_id.at, request_id.len);
+    if (v.kind != RH_JSON_NONE)
+        return rh_check_given_id(v, dst, ret_id, "id: 1 to 64 of A-Z a-z 0-9 . _ : -");
+    rh_id_make(&sh->ids, rh_now_unix_ms(sh), dst);
+    *ret_id = (struct rh_span){dst, RH_ID_TEXT};
+    return NULL;
 }
 
-/* Ends an answer: when, and as part of which trace. */
-static void put_end(struct rh_shard *sh, const struct rh_conn *c, struct rh_writer *w)
+const char *rh_check_priority(struct rh_json v, const char **ret_name, bool *ret_high)
 {
-    uint64_t made[2];
-    char hex[TRACE_ID_LEN];
+    static const struct {
+        const char *name;
+        bool high;
+    } names[] = {
+        {"normal", false}, {"low", false}, {"high", true}, {"urgent", true}, {"critical", true},
+    };
+    size_t i = 0;
 
-    RH_PUT(w, ",\"timestamp\":");
-    rh_put_u64(w, rh_now_unix_ms(sh));
-    RH_PUT(w, ",\"trace_id\":\"");
-    if (c->extra && c->extra->trace_id[0]) {
-        rh_put(w, c->extra->trace_id, TRACE_ID_LEN);
-    } else {
-        made[0] = rh_prng_next(&sh->prng) | 1; /* a trace id is never zero */
-        made[1] = rh_prng_next(&sh->prng);
-        rh_hex(hex, made, sizeof(made));
-        rh_put(w, hex, sizeof(hex));
-    }
-    RH_PUT(w, "\"}");
-}
-
-void rh_respond_error(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
-                      unsigned err, const char *why)
-{
-    const char *name = rh_wire_error_name(err);
-    struct frame f;
-
-    if (!frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + RH_JSON_ESCAPED_MAX(WHY_MAX)))
-        return;
-    RH_PUT(&f.w, "{\"type\":\"error\"");
-    put_request_id(&f.w, request_id);
-    RH_PUT(&f.w, ",\"code\":");
-    rh_put_u64(&f.w, rh_wire_error_status(err));
-    RH_PUT(&f.w, ",\"error\":\"");
-    rh_put(&f.w, name, strlen(name));
-    RH_PUT(&f.w, "\",\"message\":");
-    rh_put_str(&f.w, (struct rh_span){why, (uint32_t)strnlen(why, WHY_MAX)});
-    put_end(sh, c, &f.w);
-    frame_end(sh, c, &f);
-}
-
-static void put_response(struct rh_writer *w, struct rh_span request_id)
-{
-    RH_PUT(w, "{\"type\":\"response\"");
-    put_request_id(w, request_id);
-    RH_PUT(w, ",\"code\":200,\"message\":\"OK\",\"data\":");
-}
-
-void rh_respond_data(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
-                     struct rh_span data)
-{
-    struct frame f;
-
-    if (!request_id.len || !frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + data.len))
-        return;
-    put_response(&f.w, request_id);
-    rh_put(&f.w, data.at, data.len);
-    put_end(sh, c, &f.w);
-    frame_end(sh, c, &f);
-}
-
-void rh_respond_id(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
-                   struct rh_span id, const char *status)
-{
-    struct frame f;
-
-    if (!request_id.len || !frame_begin(sh, c, &f, FIXED_ROOM + request_id.len + id.len))
-        return;
-    put_response(&f.w, request_id);
-    RH_PUT(&f.w, "{\"id\":\"");
-    rh_put(&f.w, id.at, id.len);
-    RH_PUT(&f.w, "\",\"status\":\"");
-    rh_put(&f.w, status, strlen(status));
-    RH_PUT(&f.w, "\"}");
-    put_end(sh, c, &f.w);
-    frame_end(sh, c, &f);
+    while (v.kind != RH_JSON_NONE && i < RH_COUNT(names) &&
+           !rh_json_str_eq(v.raw, names[i].name, strlen(names[i].name)))
+        i++;
+    if (i == RH_COUNT(names))
+        return "priority: one of low, normal, high, urgent, critical";
+    *ret_name = names[i].name;
+    *ret_high = names[i].high;
+    return NULL;
 }
 
 /* ---- message.send ---- */
@@ -168,45 +112,13 @@ struct send {
 
 static const char *check_to(struct send *s)
 {
-    int len = rh_json_str_decode(s->to_text, sizeof(s->to_text), s->p[P_TO].raw);
+    uint8_t len;
 
-    if (len < 0 || !rh_name_ok(s->to_text, (size_t)len))
+    /* cppcheck-suppress uninitvar ; rh_request_params has filled it */
+    if (!rh_check_name(s->p[P_TO], s->to_text, &len))
         return "to: not a user's name (1 to 128 bytes of UTF-8 without control characters)";
-    s->to = (struct rh_span){s->to_text, (uint32_t)len};
+    s->to = (struct rh_span){s->to_text, len};
     return NULL;
-}
-
-static const char *check_given_id(struct rh_json v, char dst[RH_ID_GIVEN_MAX],
-                                  struct rh_span *ret_id, const char *why)
-{
-    int len = rh_json_str_decode(dst, RH_ID_GIVEN_MAX, v.raw);
-
-    if (len < 0 || !rh_id_given_ok(dst, (size_t)len))
-        return why;
-    *ret_id = (struct rh_span){dst, (uint32_t)len};
-    return NULL;
-}
-
-static const char *check_priority(struct send *s)
-{
-    static const struct {
-        const char *name;
-        bool high;
-    } names[] = {
-        {"normal", false}, {"low", false}, {"high", true}, {"urgent", true}, {"critical", true},
-    };
-
-    s->priority = names[0].name;
-    if (s->p[P_PRIORITY].kind == RH_JSON_NONE)
-        return NULL;
-    for (size_t i = 0; i < RH_COUNT(names); i++) {
-        if (rh_json_str_eq(s->p[P_PRIORITY].raw, names[i].name, strlen(names[i].name))) {
-            s->priority = names[i].name;
-            s->high = names[i].high;
-            return NULL;
-        }
-    }
-    return "priority: one of low, normal, high, urgent, critical";
 }
 
 static const char *check_tags(const struct send *s)
@@ -239,7 +151,7 @@ static const char *check_rest(const struct send *s)
             return "type: 1 to 64 bytes";
     }
     if (s->p[P_REPLY_TO].kind != RH_JSON_NONE &&
-        check_given_id(s->p[P_REPLY_TO], reply_text, &reply, ""))
+        rh_check_given_id(s->p[P_REPLY_TO], reply_text, &reply, ""))
         return "reply_to: not a message's id";
     return s->p[P_TAGS].kind == RH_JSON_NONE ? NULL : check_tags(s);
 }
@@ -249,18 +161,12 @@ static const char *check_send(struct rh_shard *sh, struct send *s)
 {
     const char *why = check_to(s);
 
-    s->id.len = 0;
-    s->high = false;
-    if (!why && s->p[P_ID].kind != RH_JSON_NONE)
-        why = check_given_id(s->p[P_ID], s->id_text, &s->id, "id: 1 to 64 of A-Z a-z 0-9 . _ : -");
     if (!why)
-        why = check_priority(s);
+        why = rh_check_priority(s->p[P_PRIORITY], &s->priority, &s->high);
     if (!why)
         why = check_rest(s);
-    if (!why && !s->id.len) {
-        rh_id_make(&sh->ids, rh_now_unix_ms(sh), s->id_text);
-        s->id = (struct rh_span){s->id_text, RH_ID_TEXT};
-    }
+    if (!why)
+        why = rh_check_id(sh, s->p[P_ID], s->id_text, &s->id);
     return why;
 }
 
@@ -340,19 +246,14 @@ static int message_send(struct rh_shard *sh, struct rh_conn *c, const struct rh_
                         unsigned *ret_shard)
 {
     struct send s;
-    char refusal[160];
-    const char *why = refusal;
+    const char *why;
     struct rh_msg *msg;
     uint64_t hash;
     size_t room;
-    int rc = rh_params_read(env->data, send_rows, P_N, s.p, refusal, sizeof(refusal));
 
-    if (rc == RH_OK)
-        why = check_send(sh, &s);
-    if (rc == RH_ENOMEM) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable, "out of memory");
+    if (!rh_request_params(sh, c, env, send_rows, P_N, s.p))
         return RH_OK;
-    }
+    why = check_send(sh, &s);
     if (why) {
         rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
         return RH_OK;
@@ -392,7 +293,15 @@ int rh_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope 
                       unsigned *ret_shard);
     } table[] = {
         {{"message.send", 12}, message_send},
+        {{"room.publish", 12}, rh_room_publish},
         {{"ping", 4}, ping},
+        {{"broadcast", 9}, rh_broadcast_request},
+        {{"room.join", 9}, rh_room_join},
+        {{"room.leave", 10}, rh_room_leave},
+        {{"room.members", 12}, rh_room_members},
+        {{"room.history", 12}, rh_room_history},
+        {{"room.create", 11}, rh_room_create},
+        {{"room.delete", 11}, rh_room_delete},
     };
 
     for (size_t i = 0; i < RH_COUNT(table); i++)

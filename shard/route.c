@@ -6,14 +6,15 @@
  * the event as a cookie that only we look behind; each request is answered exactly once.
  *
  * Without a credit the sender is not read any further (client.c holds its message); here it is let
- * go on, first come, first served, when the other shard has answered something.
+ * go on, first come, first served, when the other shard has answered something. Our own shard asks
+ * for no credit, but for room among the asks of its clients that rooms hold (shard/publish.c), which
+ * have the bounds of credits.
  */
-#include "shard/shard_int.h"
-
 #include <string.h>
 
 #include "core/err.h"
 #include "core/mem.h"
+#include "shard/room_int.h"
 
 /* What a message grows by, at most, between a client's text and the frame of its receivers. */
 #define HELD_GROWTH 2048
@@ -24,19 +25,47 @@ struct ask {
     char bytes[]; /* request_id as it is to be echoed, then the id */
 };
 
-/* What the receiver's shard says: RH_WIRE_NONE when at least one device has it in its queue. */
+int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h)
+{
+    struct rh_list *at, *next;
+    int best = RH_ECLOSED;
+
+    for (at = user->conns.next; at != &user->conns; at = next) {
+        int rc;
+
+        next = at->next; /* a push may take its connection off the list, no other */
+        rc = rh_conn_push(sh, rh_container_of(at, struct rh_conn, of_user), h);
+        if (best != RH_OK)
+            best = rc;
+    }
+    return best;
+}
+
+static enum rh_wire_error wire_error(int rc)
+{
+    switch (rc) {
+    case RH_OK:
+        return RH_WIRE_NONE;
+    case RH_EFULL:
+        return RH_WIRE_queue_full;
+    default:
+        return RH_WIRE_unavailable;
+    }
+}
+
+/* What the receiver's shard says: RH_WIRE_NONE when at least one device has it in its queue, or it
+ * waits for room in one. */
 static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
 {
     const char *name = (const char *)take_msg->bytes + take_msg->to_at;
     struct rh_user *user = rh_user_find(sh, take_msg->to_hash, name, take_msg->to_len);
-    enum rh_wire_error err = RH_WIRE_user_offline;
-    struct rh_list *at, *next;
     struct rh_handle *h;
+    int rc;
 
-    if (!user) {
+    if (!user || rh_list_empty(&user->conns)) {
         rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_msg_drop_any(take_msg);
-        return err;
+        return RH_WIRE_user_offline;
     }
     rh_msg_set_seq(take_msg, ++sh->seq);
     h = rh_handle_make(&sh->stock.handles, take_msg);
@@ -44,20 +73,17 @@ static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
         rh_msg_drop_any(take_msg);
         return RH_WIRE_unavailable;
     }
-    rh_user_pin(user); /* a full device may be closed on the way */
-    for (at = user->conns.next; at != &user->conns; at = next) {
-        int rc;
-
-        next = at->next; /* a push may take its connection off the list, no other */
-        rc = rh_conn_push(sh, rh_container_of(at, struct rh_conn, of_user), h);
-        if (rc == RH_OK)
-            err = RH_WIRE_NONE;
-        else if (err != RH_WIRE_NONE)
-            err = rc == RH_EFULL ? RH_WIRE_queue_full : RH_WIRE_unavailable;
+    if (rh_retry_wanted(sh, user)) {
+        rc = rh_retry_add(sh, user, h);
+        if (rc < 0)
+            rh_handle_unref(&sh->stock.handles, h);
+        return wire_error(rc);
     }
+    rh_user_pin(user); /* a full device may be closed on the way */
+    rc = rh_route_push(sh, user, h);
     rh_user_unpin(sh, user);
     rh_handle_unref(&sh->stock.handles, h);
-    return err;
+    return wire_error(rc);
 }
 
 static const char *sentence(enum rh_wire_error err)
@@ -103,10 +129,17 @@ static uint32_t charge(size_t bytes)
     return (uint32_t)RH_MIN(bytes, (size_t)RH_CREDIT_BYTES);
 }
 
+/* Rooms whose home we are hold few enough of our own clients' asks. */
+static bool own_open(const struct rh_shard *sh, size_t bytes)
+{
+    return sh->held_own < RH_CREDIT_EVENTS && sh->held_own_bytes + charge(bytes) <= RH_CREDIT_BYTES;
+}
+
 bool rh_route_open(const struct rh_shard *sh, unsigned to, size_t bytes)
 {
-    return to == sh->tid ||
-           (rh_list_empty(&sh->credit[to]) && rh_mesh_can_ask(sh->mesh, to, charge(bytes)));
+    if (to == sh->tid)
+        return own_open(sh, bytes);
+    return rh_list_empty(&sh->credit[to]) && rh_mesh_can_ask(sh->mesh, to, charge(bytes));
 }
 
 static struct ask *ask_create(struct rh_span request_id, struct rh_span id)
@@ -166,7 +199,11 @@ void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev)
 
 static bool can_go_on(const struct rh_shard *sh, unsigned to, const struct rh_conn *c)
 {
-    return rh_mesh_can_ask(sh->mesh, to, charge(rh_block_len(c->message) + HELD_GROWTH));
+    size_t bytes = rh_block_len(c->message) + HELD_GROWTH;
+
+    if (to == sh->tid) /* it waits to broadcast, or behind what is held */
+        return sh->broadcasts_out < RH_BROADCASTS_MAX && own_open(sh, bytes);
+    return rh_mesh_can_ask(sh->mesh, to, charge(bytes));
 }
 
 /* Each of those who waited when we began may go on once; those who still wait keep their places in

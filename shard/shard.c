@@ -1,13 +1,13 @@
 /* shard/shard.c - one turn of a shard's loop, and how it ends.
  *
- *   wait ─► completions ─► events of other threads ─► timers ─► flush ─► publish ─► bury ─► wait
+ *   wait ─► completions ─► events of other threads ─► timers ─► fan-out ─► flush ─► publish ─► wait
  *
  * Why this way: the kernel is entered once a pass, with everything that the pass has to send; what
  * others are to see is published once, too, and who sleeps is woken once. A pass uses one reading
  * of the clock. A pass that begins late takes in all arrivals before it looks at timers, so that
  * nobody is punished for the hub's own delay.
  *
- * Ending     DRAIN: users get 1001, those who still come 503. A shard without connections, credits
+ * Ending     DRAIN: users are told and closed (drain.c), those who still come get 503. A shard without connections, credits
  *            and spill reports QUIET to the control thread, once for each DRAIN (hub.c sends two).
  *            STOP: listening ends, and with it the loop. What is still connected then is cut.
  */
@@ -19,7 +19,8 @@
 #include "core/err.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "shard/shard_int.h"
+#include "shard/gather.h"
+#include "shard/room_int.h"
 
 #define SQ_ENTRIES     4096
 #define SQ_ENTRIES_MIN 256
@@ -31,6 +32,76 @@
 #define BUSY_REAPED    16 /* so many completions: there may be more, do not sleep */
 #define DRAIN_MS       5  /* while draining it looks more often whether it is quiet */
 #define LATE_ROUNDS    64
+
+/* ---- snapshots of the configuration ---- */
+
+struct rh_snapshot *rh_snapshot_make(struct rh_config *take_cfg)
+{
+    struct rh_snapshot *s = rh_mem_alloc(sizeof(*s));
+
+    if (!s)
+        return NULL;
+    atomic_init(&s->holds, 1);
+    s->cfg = take_cfg;
+    return s;
+}
+
+void rh_snapshot_hold_any(struct rh_snapshot *s)
+{
+    atomic_fetch_add_explicit(&s->holds, 1, memory_order_relaxed);
+}
+
+void rh_snapshot_drop_any(struct rh_snapshot *s)
+{
+    if (!s || atomic_fetch_sub_explicit(&s->holds, 1, memory_order_acq_rel) > 1)
+        return;
+    rh_config_destroy(s->cfg);
+    rh_mem_free(s);
+}
+
+static void date_conn(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (c->state == RH_CONN_HTTP || c->state == RH_CONN_OPEN)
+        rh_heartbeat_set(sh, c);
+}
+
+static void date_room(void *arg, struct rh_map_node *node)
+{
+    rh_room_set_alarm(arg, rh_container_of(node, struct rh_room, node));
+}
+
+/* Dates that were computed with values that have changed. */
+static void new_dates(struct rh_shard *sh, const struct rh_config *old)
+{
+    const struct rh_config *cfg = sh->cfg;
+
+    if (cfg->heartbeat_interval_ms != old->heartbeat_interval_ms ||
+        cfg->heartbeat_timeout_ms != old->heartbeat_timeout_ms ||
+        cfg->limits_send_timeout_ms != old->limits_send_timeout_ms ||
+        cfg->limits_handshake_timeout_ms != old->limits_handshake_timeout_ms)
+        rh_conns_each(sh, date_conn);
+    if (cfg->rooms_empty_ttl_ms != old->rooms_empty_ttl_ms ||
+        cfg->rooms_history_ttl_ms != old->rooms_history_ttl_ms)
+        rh_map_each(&sh->rooms, date_room, sh);
+}
+
+/* A pass uses one snapshot: the next one begins with the next pass. */
+static void use_next_snapshot(struct rh_shard *sh)
+{
+    struct rh_snapshot *old = sh->snapshot;
+
+    sh->snapshot = sh->next_snapshot;
+    sh->next_snapshot = NULL;
+    sh->cfg = sh->snapshot->cfg;
+    new_dates(sh, old->cfg);
+    rh_snapshot_drop_any(old);
+}
+
+static void on_config(struct rh_shard *sh, const struct rh_event *ev)
+{
+    rh_snapshot_drop_any(sh->next_snapshot);
+    sh->next_snapshot = ev->msg;
+}
 
 /* ---- life ---- */
 
@@ -65,12 +136,13 @@ static int shard_init(struct rh_shard *sh, int *take_listeners, struct rh_fault 
     if (rc < 0)
         return rc;
     sh->listeners = rh_mem_zalloc(sh->cfg->listen.count * sizeof(*sh->listeners));
-    if (!sh->listeners || rh_map_init(&sh->users) < 0)
+    if (!sh->listeners || rh_map_init(&sh->users) < 0 || rh_map_init(&sh->rooms) < 0 ||
+        rh_map_init(&sh->rooms_by_uid) < 0 || rh_map_init(&sh->branches) < 0 ||
+        rh_map_init(&sh->subs) < 0)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a shard");
     sh->listener_count = sh->cfg->listen.count;
     for (unsigned i = 0; i < sh->listener_count; i++) {
         sh->listeners[i].fd = take_listeners[i];
-        rh_timer_init(&sh->listeners[i].retry);
         take_listeners[i] = -1;
     }
     return RH_OK;
@@ -85,8 +157,25 @@ static void clocks_init(struct rh_shard *sh)
     sh->adjust_ms = sh->now_ms;
     sh->seq = RH_MAX(sh->hub_us, RH_MSG_SEQ_MIN);
     rh_wheel_init(&sh->wheel, sh->now_ms);
+    rh_wheel_init(&sh->alarms, sh->now_ms);
     atomic_init(&sh->beat_ms, sh->now_ms);
     sh->wake_due_ms = sh->now_ms;
+}
+
+static void lists_init(struct rh_shard *sh)
+{
+    rh_list_init(&sh->starved);
+    rh_list_init(&sh->free_conns);
+    rh_list_init(&sh->graveyard);
+    rh_list_init(&sh->running);
+    rh_list_init(&sh->unreported);
+    rh_list_init(&sh->held_rooms);
+    rh_list_init(&sh->empty_rooms);
+    rh_list_init(&sh->detached);
+    rh_list_init(&sh->wanted);
+    rh_list_init(&sh->ending);
+    rh_list_init(&sh->broadcasts);
+    rh_list_init(&sh->gathers);
 }
 
 int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_listeners,
@@ -99,12 +188,12 @@ int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_list
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a shard");
     sh->tid = tid;
     sh->env = env;
-    sh->cfg = env->cfg;
+    rh_snapshot_hold_any(env->snapshot);
+    sh->snapshot = env->snapshot;
+    sh->cfg = sh->snapshot->cfg;
     sh->mesh = rh_net_member(env->net, tid);
     sh->dirty = RH_DIRTY_END;
-    rh_list_init(&sh->starved);
-    rh_list_init(&sh->free_conns);
-    rh_list_init(&sh->graveyard);
+    lists_init(sh);
     for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
         rh_list_init(&sh->credit[i]);
     rh_prng_init(&sh->prng);
@@ -138,7 +227,6 @@ static void conn_leave_behind(struct rh_shard *sh, struct rh_conn *c)
     }
     rh_block_give(&sh->stock.blocks, c->rest);
     rh_block_give(&sh->stock.blocks, c->message);
-    rh_mem_free(c->extra);
 }
 
 void rh_shard_destroy(struct rh_shard *sh)
@@ -146,50 +234,38 @@ void rh_shard_destroy(struct rh_shard *sh)
     if (!sh)
         return;
     rh_uring_destroy(sh->uring);
+    rh_sessions_fini(sh);
     rh_conns_each(sh, conn_leave_behind);
     rh_conns_fini(sh);
+    rh_gathers_fini(sh);
+    rh_broadcasts_fini(sh);
+    rh_branches_fini(sh);
+    rh_rooms_fini(sh);
     for (unsigned i = 0; i < sh->listener_count; i++)
         if (sh->listeners[i].fd >= 0)
             rh_sock_close(sh->listeners[i].fd);
     rh_mem_free(sh->listeners);
     rh_map_fini(&sh->users);
+    rh_map_fini(&sh->rooms);
+    rh_map_fini(&sh->rooms_by_uid);
+    rh_map_fini(&sh->branches);
+    rh_map_fini(&sh->subs);
     rh_out_stock_fini(&sh->stock);
+    rh_snapshot_drop_any(sh->snapshot);
+    rh_snapshot_drop_any(sh->next_snapshot);
     rh_mem_free(sh);
 }
 
 /* ---- ending ---- */
 
-static void drain_conn(struct rh_shard *sh, struct rh_conn *c)
-{
-    if (c->state == RH_CONN_OPEN) {
-        rh_conn_close(sh, c, 1001, "going away");
-    } else if (c->state == RH_CONN_HTTP && c->out) {
-        c->last_answer = true;
-    } else if (c->state == RH_CONN_HTTP && c->rest) {
-        rh_httpd_refuse(sh, c, 503, "the server is shutting down", false);
-    } else if (c->state == RH_CONN_HTTP || c->state == RH_CONN_LINGER) {
-        c->since_ms = sh->now_ms; /* a moment for a request, or an end of stream, on its way */
-        rh_heartbeat_set(sh, c);
-    }
-}
-
-/* The second DRAIN only asks for another report. */
-static void drain(struct rh_shard *sh, uint64_t round)
-{
-    sh->drain_round = round;
-    if (sh->draining)
-        return;
-    sh->draining = true;
-    sh->head.method = RH_HTTP_GET; /* what was begun and is refused now */
-    rh_conns_each(sh, drain_conn);
-}
-
-/* Once for each DRAIN: no connection, no credit out, no spill. */
+/* Once for each DRAIN: no connection (newcomers count when no more are accepted), no credit out, no
+ * spill. */
 static void report_quiet(struct rh_shard *sh)
 {
     struct rh_event ev = {.kind = RH_EV_QUIET, .a = sh->drain_round};
+    uint32_t waited_for = sh->conn_count - (sh->shut ? 0 : sh->late_count);
 
-    if (sh->quiet_round == sh->drain_round || sh->conn_count || !rh_mesh_quiet(sh->mesh))
+    if (sh->quiet_round == sh->drain_round || waited_for || !rh_mesh_quiet(sh->mesh))
         return;
     if (rh_mesh_tell(sh->mesh, sh->env->control, &ev) == RH_OK) /* else in the next pass */
         sh->quiet_round = sh->drain_round;
@@ -213,8 +289,35 @@ static void on_event(void *arg, const struct rh_event *ev)
         break;
     case RH_EV_HANDED: /* it was for the credit only */
         break;
+    case RH_EV_ROOM:
+        rh_ask_pop(sh, ev);
+        break;
+    case RH_EV_ROOM_DONE:
+        rh_ask_done_pop(sh, ev);
+        break;
+    case RH_EV_FANOUT:
+        rh_fanout_push(sh, ev->from, ev->a, ev->msg);
+        break;
+    case RH_EV_ROOM_OVER:
+        rh_fanout_over(sh, ev->a);
+        break;
+    case RH_EV_FANNED:
+        rh_room_fanned_pop(sh, ev);
+        break;
+    case RH_EV_UNSUB:
+        rh_room_unsub_pop(sh, ev);
+        break;
+    case RH_EV_BROADCAST:
+        rh_broadcast_pop(sh, ev);
+        break;
+    case RH_EV_BROADCAST_DONE:
+        rh_broadcast_done_pop(sh, ev);
+        break;
+    case RH_EV_CONFIG:
+        on_config(sh, ev);
+        break;
     case RH_EV_DRAIN:
-        drain(sh, ev->a);
+        rh_drain_begin(sh, ev->a);
         break;
     case RH_EV_STOP:
         sh->stopping = true;
@@ -261,15 +364,14 @@ static unsigned reap(struct rh_shard *sh)
 
 static void on_timer(void *arg, struct rh_timer *timer)
 {
-    struct rh_shard *sh = arg;
+    rh_heartbeat_fire(arg, rh_container_of(timer, struct rh_conn, timer));
+}
 
-    for (unsigned i = 0; i < sh->listener_count; i++) {
-        if (timer == &sh->listeners[i].retry) {
-            rh_accept_timer(sh, &sh->listeners[i]);
-            return;
-        }
-    }
-    rh_heartbeat_fire(sh, rh_container_of(timer, struct rh_conn, timer));
+static void on_alarm(void *arg, struct rh_timer *timer)
+{
+    struct rh_alarm *alarm = rh_container_of(timer, struct rh_alarm, timer);
+
+    alarm->ring(arg, alarm);
 }
 
 /* Arrivals that waited while we were late count before the timers that ran out meanwhile. */
@@ -293,6 +395,10 @@ static void copy_counts(struct rh_shard *sh)
     rh_stat_set(&sh->stats, RH_STAT_wakeups, mesh.woken);
     rh_stat_set(&sh->stats, RH_STAT_ring_spilled, mesh.spilled);
     rh_stat_set(&sh->stats, RH_STAT_ring_refused, mesh.refused);
+    rh_stat_set(&sh->stats, RH_STAT_ring_requests_out, mesh.credit_out);
+    rh_stat_set(&sh->stats, RH_STAT_ring_spill_events, mesh.spill_events);
+    rh_stat_set(&sh->stats, RH_STAT_ring_spill_bytes, mesh.spill_bytes);
+    rh_stat_set(&sh->stats, RH_STAT_ring_inbound, rh_net_inbound_any(sh->env->net, sh->tid));
     rh_stat_set(&sh->stats, RH_STAT_loop_passes, sh->pass);
     rh_stat_set(&sh->stats, RH_STAT_cq_overflows, rh_uring_overflows(sh->uring));
     rh_stat_set(&sh->stats, RH_STAT_send_queue_messages, sh->stock.messages);
@@ -320,6 +426,24 @@ static void read_clocks(struct rh_shard *sh)
     atomic_store_explicit(&sh->beat_ms, sh->now_ms, memory_order_relaxed);
 }
 
+/* What rooms and sessions have to do in each pass; most often nothing. */
+static void rooms(struct rh_shard *sh)
+{
+    if (!rh_list_empty(&sh->detached))
+        rh_session_expire(sh);
+    if (!rh_list_empty(&sh->wanted) || !rh_list_empty(&sh->ending))
+        rh_subs_wanted(sh);
+    if (!rh_list_empty(&sh->held_rooms))
+        rh_publish_resume(sh);
+    sh->more_fanout = !rh_list_empty(&sh->running) || !rh_list_empty(&sh->broadcasts);
+    if (sh->more_fanout)
+        sh->more_fanout = rh_fanout_run(sh, sh->reaped + sh->popped >= BUSY_REAPED);
+    if (!rh_list_empty(&sh->unreported) || sh->stray_count)
+        rh_fanout_report(sh);
+    if (sh->credit_wanted & 1ull << sh->tid) /* who waits for us waits for what was just done */
+        rh_route_resume(sh);
+}
+
 /* ---- the loop ---- */
 
 bool rh_shard_pass(struct rh_shard *sh)
@@ -327,13 +451,17 @@ bool rh_shard_pass(struct rh_shard *sh)
     RH_ON_SHARD(sh);
     sh->pass++;
     read_clocks(sh);
+    if (sh->next_snapshot)
+        use_next_snapshot(sh);
     rh_mesh_awake(sh->mesh);
     sh->reaped = reap(sh);
     catch_up(sh);
-    rh_mesh_pop(sh->mesh, on_event, sh);
+    sh->popped = rh_mesh_pop(sh->mesh, on_event, sh);
     if (sh->credit_wanted)
         rh_route_resume(sh);
     rh_wheel_advance(&sh->wheel, sh->now_ms, RH_TIMERS_A_PASS, on_timer, sh);
+    rh_wheel_advance(&sh->alarms, sh->now_ms, RH_TIMERS_A_PASS, on_alarm, sh);
+    rooms(sh);
     rh_conn_rearm_starved(sh);
     once_a_second(sh);
     report_quiet(sh);
@@ -345,14 +473,16 @@ bool rh_shard_pass(struct rh_shard *sh)
 
 static uint64_t wait_ms(const struct rh_shard *sh)
 {
-    uint64_t next = rh_wheel_next_ms(&sh->wheel, sh->now_ms);
+    uint64_t next =
+        RH_MIN(rh_wheel_next_ms(&sh->wheel, sh->now_ms), rh_wheel_next_ms(&sh->alarms, sh->now_ms));
 
+    next = RH_MIN(next, rh_session_next_ms(sh));
     return RH_MIN(next, sh->draining ? DRAIN_MS : WAIT_MS_MAX);
 }
 
 void rh_shard_wait(struct rh_shard *sh)
 {
-    bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved);
+    bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved) || sh->more_fanout;
     uint64_t ms = busy ? 0 : wait_ms(sh);
 
     RH_ON_SHARD(sh);

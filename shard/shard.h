@@ -18,9 +18,21 @@
 
 struct rh_shard;
 
+/* A configuration that nobody changes any more. Each user has a hold; the last one frees it. */
+struct rh_snapshot {
+    _Atomic uint32_t holds; /* acquire-release down */
+    struct rh_config *cfg;
+};
+
+/* Takes the configuration over; one hold. NULL: no memory. */
+struct rh_snapshot *rh_snapshot_make(struct rh_config *take_cfg);
+void rh_snapshot_hold_any(struct rh_snapshot *s);
+void rh_snapshot_drop_any(struct rh_snapshot *s); /* accepts NULL */
+
 /* What all shards of a hub have in common; lives as long as the hub, not changed after start. */
 struct rh_shard_env {
-    const struct rh_config *cfg;
+    struct rh_snapshot *snapshot; /* to begin with */
+    struct rh_limits *limits;
     struct rh_net *net;
     struct rh_hash_key hash_key;
     unsigned shards;

@@ -24,6 +24,7 @@
 #include "core/thread.h"
 #include "core/timer.h"
 #include "proto/http1.h"
+#include "proto/json.h"
 #include "proto/query.h"
 #include "proto/upgrade.h"
 #include "proto/ws.h"
@@ -62,6 +63,12 @@ enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL };
 
 /* ---- connections ---- */
 
+struct rh_arrival;
+struct rh_lost;
+struct rh_retry;
+struct rh_session;
+struct rh_envelope;
+
 enum rh_conn_kind {
     RH_IS_HTTP, /* heads of requests; also every connection before its upgrade */
     RH_IS_WS,   /* a user's */
@@ -86,13 +93,6 @@ enum rh_conn_state {
 /* Why a connection is not read. */
 enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2 };
 
-/* What few connections have. */
-struct rh_extra {
-    char trace_id[32]; /* of the handshake's traceparent; trace_id[0] == 0: none */
-    uint8_t device_len;
-    char device[RH_NAME_MAX];
-};
-
 /* Three cache lines: what arriving bytes touch, what sending touches, and the rest. */
 struct rh_conn {
     alignas(RH_CACHE_LINE) int fd;
@@ -116,7 +116,10 @@ struct rh_conn {
     uint16_t answered : 1;    /* HTTP: some request */
     uint16_t last_answer : 1; /* HTTP: nothing is read behind the answer */
     uint16_t buried : 1;      /* on the list of those to free at the end of the pass */
-    uint32_t fly_pass;     /* the pass (its low bits) in which the send under way was submitted */
+    uint16_t told : 1;        /* draining: has got server.draining */
+    uint16_t late : 1;        /* came when the hub was draining already: is only refused */
+    uint16_t fly_pass;     /* the pass (its low bits) in which the send under way was submitted */
+    uint16_t bucket;       /* of the peer's address (core/limit) */
     uint64_t heard_ms;     /* something arrived */
     struct rh_block *rest; /* received, not consumed: unfinished head or frame, or held back */
     struct rh_ws ws;
@@ -128,10 +131,11 @@ struct rh_conn {
     uint64_t acked_ms;        /* the send under way began, or the peer last took some of it */
     struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
 
-    struct rh_list of_user; /* struct rh_user.conns */
-    struct rh_list waiting; /* starved, or paused for a credit: one of the shard's lists */
-    struct rh_extra *extra; /* or NULL */
-    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping; CLOSING, LINGER: the beginning */
+    struct rh_list of_user;     /* struct rh_user.conns */
+    struct rh_list waiting;     /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_session *session; /* WS: OPEN, and CLOSING while it may still send; or NULL */
+    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping, or server.draining once `told`;
+                        * CLOSING, LINGER: the beginning */
     uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
     uint64_t look_ms;  /* when that was */
 };
@@ -140,13 +144,25 @@ _Static_assert(sizeof(struct rh_conn) == 3 * RH_CACHE_LINE, "a connection is thr
 
 #define RH_DIRTY_END ((struct rh_conn *)-1)
 
+/* Exists while it has a connection, a session, or a pin. */
 struct rh_user {
     struct rh_map_node node; /* struct rh_shard.users, by hash of the name */
-    struct rh_list conns;
+    struct rh_list conns;    /* oldest first */
+    struct rh_list sessions; /* struct rh_session.of_user */
+    struct rh_retry *retry;  /* direct messages that found no room (shard/retry.c); or NULL */
     uint32_t conn_count;
-    uint32_t pins; /* somebody walks over conns: not to be freed */
+    uint32_t room_count;   /* rooms in which it has a subscription */
+    uint32_t pins;         /* somebody walks over conns: not to be freed */
+    uint64_t broadcast;    /* the last one that it was counted for */
+    uint64_t broadcast_ns; /* rooms.broadcasts_per_minute, as a rate */
     uint8_t name_len;
     char name[];
+};
+
+/* A date of something that is no connection: a timer that knows what it is for. */
+struct rh_alarm {
+    struct rh_timer timer; /* struct rh_shard.alarms */
+    void (*ring)(struct rh_shard *sh, struct rh_alarm *alarm);
 };
 
 /* ---- the shard ---- */
@@ -156,20 +172,36 @@ struct rh_listener {
     int fd;
     uint32_t armed;      /* bit i: accepts[i] is under way */
     uint32_t backoff_ms; /* after errors such as EMFILE; 0: none */
-    struct rh_timer retry;
+    struct rh_alarm retry;
     struct rh_addr addrs[RH_ACCEPTS];
 };
+
+/* FANOUTs that came after the last subscription to their room had ended here: the home has still to
+ * be told that they are finished. */
+struct rh_stray {
+    uint64_t uid;
+    uint32_t done;
+    uint64_t done_bytes;
+    uint8_t home;
+};
+
+#define RH_STRAYS_MAX 64
 
 struct rh_shard {
     /* Fixed before start; then read by any thread. */
     unsigned tid;
     const struct rh_shard_env *env;
-    const struct rh_config *cfg;
+
+    /* Replaced as a whole by CONFIG; one pass uses one snapshot. */
+    struct rh_snapshot *snapshot;
+    struct rh_snapshot *next_snapshot; /* of the next pass; NULL: the same */
+    const struct rh_config *cfg;       /* snapshot->cfg */
 
     /* Ours alone: only code under RH_ON_SHARD(sh) looks inside. */
     struct rh_uring *uring;
     struct rh_mesh *mesh;
-    struct rh_wheel wheel;
+    struct rh_wheel wheel;  /* timers of connections */
+    struct rh_wheel alarms; /* struct rh_alarm.timer */
     struct rh_hubtime hubtime;
     struct rh_prng prng;
     struct rh_idgen ids;
@@ -180,11 +212,37 @@ struct rh_shard {
     struct rh_list credit[RH_SHARDS_MAX]; /* paused until that shard answers */
     uint64_t credit_wanted;               /* bit k: credit[k] is not empty */
 
+    /* Rooms, sessions, fan-out: shard/room_int.h */
+    struct rh_map rooms;                   /* whose home we are, by hash of the name */
+    struct rh_map rooms_by_uid;            /* likewise */
+    struct rh_map branches;                /* rooms with subscribers here, by uid */
+    struct rh_map subs;                    /* subscriptions, by user and room */
+    struct rh_list running;                /* branches with something to hand out */
+    struct rh_list unreported;             /* branches that owe their home a FANNED */
+    struct rh_stray strays[RH_STRAYS_MAX]; /* likewise, of branches that have gone */
+    unsigned stray_count;
+    struct rh_list held_rooms;  /* with asks that wait */
+    struct rh_list empty_rooms; /* without members, the longest first */
+    uint64_t room_bytes;        /* histories and metas of all rooms together */
+    uint32_t held_own;          /* of these asks: our own clients' ... */
+    uint64_t held_own_bytes;    /* ... and what they would be charged */
+    struct rh_list detached;    /* sessions without a connection, oldest first */
+    struct rh_list wanted;      /* subscriptions that wait for a credit */
+    struct rh_list ending;      /* subscriptions whose end is still to be told */
+    struct rh_list broadcasts;  /* being handed out, oldest first (shard/broadcast.c) */
+    struct rh_list gathers;     /* questions to all shards that are out (shard/gather.c) */
+    uint32_t broadcasts_out;    /* of this shard's clients, unfinished */
+    uint64_t broadcast_count;   /* that came here so far; the number of the last one */
+    uint64_t attachments;       /* connections that sessions have got so far */
+    uint64_t sessions;          /* that exist */
+    bool more_fanout;           /* work is left for the next pass */
+
     struct rh_conn *slabs[RH_SLABS_MAX];
     uint32_t slab_count;
     struct rh_list free_conns; /* through `waiting`, like the next one */
     struct rh_list graveyard;  /* freed at the end of the pass */
-    uint32_t conn_count;       /* slots in use */
+    uint32_t conn_count;       /* slots in use ... */
+    uint32_t late_count;       /* ... and how many of them are `late` */
 
     struct rh_listener *listeners;
     unsigned listener_count;
@@ -195,9 +253,14 @@ struct rh_shard {
     uint64_t seq;            /* the last one given to a direct message */
     uint64_t wake_due_ms;    /* when the last wait was to end */
     uint64_t pass;
-    unsigned reaped; /* completions of the last pass */
+    unsigned reaped; /* completions of the last pass ... */
+    unsigned popped; /* ... and events */
     bool draining, stopping;
-    bool ring_failed;     /* nothing can be received or sent any more */
+    bool shut;         /* nobody is accepted any more */
+    bool ring_failed;  /* nothing can be received or sent any more */
+    uint64_t drain_ms; /* when draining began */
+    uint64_t drain_ns; /* drain.rate, as a rate */
+    uint64_t drain_seed;
     uint64_t drain_round; /* of the last DRAIN; 0: none yet */
     uint64_t quiet_round; /* the one in which we last reported that we are quiet */
 
@@ -220,13 +283,31 @@ static inline uint64_t rh_now_unix_ms(const struct rh_shard *sh)
     return sh->hub_us / 1000;
 }
 
+static inline void rh_alarm_init(struct rh_alarm *a,
+                                 void (*ring)(struct rh_shard *sh, struct rh_alarm *alarm))
+{
+    rh_timer_init(&a->timer);
+    a->ring = ring;
+}
+
+static inline void rh_alarm_set(struct rh_shard *sh, struct rh_alarm *a, uint64_t due_ms)
+{
+    rh_timer_set(&sh->alarms, &a->timer, due_ms);
+}
+
+static inline void rh_alarm_clear(struct rh_shard *sh, struct rh_alarm *a)
+{
+    rh_timer_clear(&sh->alarms, &a->timer);
+}
+
 /* ---- accept.c ---- */
 
 void rh_accept_start(struct rh_shard *sh);
-void rh_accept_stop(struct rh_shard *sh); /* cancels; sockets close when the last one has ended */
+/* Nobody is accepted from now on: cancels, and sockets close when the last one has ended. May come
+ * twice. */
+void rh_accept_stop(struct rh_shard *sh);
 void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res);
 bool rh_accept_idle(const struct rh_shard *sh); /* nothing under way */
-void rh_accept_timer(struct rh_shard *sh, struct rh_listener *l);
 
 /* ---- conn.c: slots, states, receiving, sending, pausing, ending ---- */
 
@@ -249,15 +330,29 @@ void rh_conn_rearm_starved(struct rh_shard *sh);
 /* Room for a frame of our own; see rh_outq_own. NULL: no memory, and the connection is being cut. */
 uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len);
 void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used);
-/* Queues one use of a message. RH_EFULL: at its bound (the connection is being closed, as the
- * policy says); RH_ENOMEM; RH_ECLOSED: it does not take messages any more. */
+/* Queues one use of a message; at the bound limits.slow_consumer decides (shard/slow.c). RH_EFULL:
+ * it was dropped, or the connection is being closed; RH_ENOMEM; RH_ECLOSED: the connection takes no
+ * messages any more. */
 int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* The same for an OPEN one, whatever its bound. */
+int rh_conn_put(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* A message for it found no memory: it is closed. Returns RH_ENOMEM. */
+int rh_conn_no_memory(struct rh_shard *sh, struct rh_conn *c);
+/* Queues what a subscription missed: it counts in no bound. RH_ENOMEM, RH_ECLOSED. */
+int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* The frame of its own that was just queued has to stay in front of the room messages that follow,
+ * whatever their priority: an answer to a join. */
+void rh_conn_fence(struct rh_conn *c);
+/* Tells it that these messages of a room were lost: stands in the queue where they would have. */
+int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lost *lost);
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c);
 /* Puts what waits under way, unless something is. */
 void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c);
 void rh_conn_flush_all(struct rh_shard *sh);
 /* Does its queue stand at a bound after a send was tried? */
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c);
+/* Does it stand so far above that even what one pass brings does not explain it? */
+bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c);
 
 void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
 void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
@@ -279,6 +374,8 @@ void rh_conns_fini(struct rh_shard *sh);
 
 size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len);
 void rh_client_retry(struct rh_shard *sh, struct rh_conn *c); /* the held message, again */
+/* An answer to the connection's session has come: a message that waited for that is tried again. */
+void rh_client_unhold(struct rh_shard *sh, struct rh_conn *c);
 void rh_client_ping(struct rh_shard *sh, struct rh_conn *c);
 
 /* ---- httpd.c: requests before, and instead of, an upgrade ---- */
@@ -295,11 +392,17 @@ struct rh_arrival {
     int fd;
     struct rh_upgrade up;
     uint64_t hash;
-    uint8_t name_len, device_len;
+    uint16_t bucket; /* of the peer's address */
+    uint8_t name_len, device_len, type_len, role_len;
+    uint8_t resume_len; /* 0 or 32: a session's name */
     char name[RH_NAME_MAX];
     char device[RH_NAME_MAX];
-    uint32_t left_len; /* bytes that came behind the handshake */
-    uint8_t left[];
+    char user_type[RH_NAME_MAX];
+    char role[RH_NAME_MAX];
+    char resume[32];
+    uint32_t rooms_len; /* rooms= as it was written: the first part of bytes */
+    uint32_t left_len;  /* bytes that came behind the handshake: the second */
+    uint8_t bytes[];
 };
 
 /* A checked upgrade request for /ws; `left` came behind its head, and *ret_taken says how much of it
@@ -309,6 +412,48 @@ unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_
                    size_t *ret_taken, const char **ret_why);
 void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up);
 void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev); /* HANDOVER */
+
+/* ---- slow.c: what happens at the bound ---- */
+
+/* What was dropped of one stream of messages. The name behind it is a room's. */
+struct rh_lost {
+    uint64_t uid; /* of a room */
+    uint64_t from, to;
+    uint64_t count;
+    uint8_t kind; /* enum rh_msg_kind */
+    uint8_t name_len;
+    char name[];
+};
+
+/* A message for a connection that stands at its bound: drops this one or others, or closes. Returns
+ * as rh_conn_push. */
+int rh_slow_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* Before a send: losses that are told now become frames. False: no memory, the connection ends. */
+bool rh_slow_tell(struct rh_shard *sh, struct rh_conn *c);
+
+/* ---- retry.c: direct messages that found no room on any device (drop_newest) ---- */
+
+/* Has the user such messages, or no device with room? Then this one has to go there, too. */
+bool rh_retry_wanted(const struct rh_shard *sh, const struct rh_user *user);
+/* Takes a use of the message over. RH_EFULL: too many wait; RH_ENOMEM. */
+int rh_retry_add(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h);
+void rh_retry_drop(struct rh_shard *sh, struct rh_user *user); /* its last connection has gone */
+
+/* ---- admit.c: limits at the door ---- */
+
+/* A connection was accepted: false when there are too many handshakes in progress. */
+bool rh_admit_accept(struct rh_shard *sh, struct rh_conn *c, const struct rh_addr *peer);
+/* Before an upgrade: origin, handshakes a second, draining. 0 or the status to refuse it with. */
+unsigned rh_admit_upgrade(struct rh_shard *sh, const struct rh_conn *c,
+                          const struct rh_http_head *head, const char **ret_why);
+/* A user's connection, on the user's shard (`user` NULL: it has none yet): takes its places, and
+ * makes room where a policy says so. 0 or the status to refuse it with. */
+unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arrival *a,
+                  const char **ret_why);
+unsigned rh_admit_echo(struct rh_shard *sh, const char **ret_why);
+/* Gives back what rh_admit or rh_admit_echo took. */
+void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c);
+void rh_admit_give_echo(struct rh_shard *sh);
 
 /* ---- user.c ---- */
 
@@ -323,11 +468,46 @@ void rh_user_unpin(struct rh_shard *sh, struct rh_user *user); /* may free it */
 
 /* ---- requests.c, route.c ---- */
 
-struct rh_envelope;
+/* In place of a shard: it waits for an answer of its own (rh_client_unhold). */
+#define RH_WAIT_OWN RH_SHARDS_MAX
 /* A client's valid request. RH_EFULL: nothing has been done, it needs a credit of shard *ret_shard
- * first. */
+ * first, or an answer (RH_WAIT_OWN). */
 int rh_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                unsigned *ret_shard);
+
+struct rh_param;
+/* Reads the data's members as rh_params_read does. False: it could not, and the client was told. */
+bool rh_request_params(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                       const struct rh_param *rows, unsigned count, struct rh_json *out);
+/* What several requests have among their data. NULL: fine; else why it is refused with 400. */
+const char *rh_check_given_id(struct rh_json v, char dst[RH_ID_GIVEN_MAX], struct rh_span *ret_id,
+                              const char *why);
+/* `id`: the one that was given, or a new one. */
+const char *rh_check_id(struct rh_shard *sh, struct rh_json v, char dst[RH_ID_GIVEN_MAX],
+                        struct rh_span *ret_id);
+const char *rh_check_priority(struct rh_json v, const char **ret_name, bool *ret_high);
+/* The name of a user or a room: *ret_len bytes into dst. */
+bool rh_check_name(struct rh_json v, char dst[RH_NAME_MAX], uint8_t *ret_len);
+
+/* ---- answer.c: the frames in which clients are answered and notified ---- */
+
+/* A text frame of our own that is being written: its header is put in front at the end. */
+struct rh_frame {
+    struct rh_writer w;
+    uint8_t *own;
+    size_t head; /* bytes left for the header */
+};
+
+/* False: it takes no frames any more. `room` is what the text needs at most. */
+bool rh_frame_begin(struct rh_shard *sh, struct rh_conn *c, struct rh_frame *f, size_t room);
+void rh_frame_end(struct rh_shard *sh, struct rh_conn *c, struct rh_frame *f);
+#define RH_FRAME_ROOM 320 /* of an answer or notify: what its size is known of */
+/* {"type":"response",...,"data":   then the data, then rh_put_answer_end. */
+void rh_put_response(struct rh_writer *w, struct rh_span request_id);
+void rh_put_answer_end(struct rh_shard *sh, const struct rh_conn *c, struct rh_writer *w);
+/* {"type":"notify","event":"...","data":   then the data, then rh_put_notify_end. */
+void rh_put_notify(struct rh_writer *w, struct rh_span event);
+void rh_put_notify_end(const struct rh_shard *sh, struct rh_writer *w);
 void rh_respond_error(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
                       unsigned err, const char *why);
 void rh_respond_id(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
@@ -343,8 +523,29 @@ void rh_route_send(struct rh_shard *sh, struct rh_conn *c, unsigned to, struct r
                    struct rh_span request_id, struct rh_span id);
 void rh_route_send_pop(struct rh_shard *sh, const struct rh_event *ev);
 void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev);
+/* To every device of a user, which is pinned: RH_OK when one has it in its queue, else RH_EFULL,
+ * RH_ENOMEM, or RH_ECLOSED without any. */
+int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h);
 /* Lets those go on who waited for a credit that is there now. */
 void rh_route_resume(struct rh_shard *sh);
+
+/* ---- gather.c, broadcast.c ---- */
+
+/* The request `broadcast`; returns as rh_request. */
+int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                         unsigned *ret_shard);
+void rh_broadcast_pop(struct rh_shard *sh, const struct rh_event *ev);
+void rh_broadcast_done_pop(struct rh_shard *sh, const struct rh_event *ev);
+/* Hands out what is under way to at most `budget` connections; returns how many it looked at. */
+unsigned rh_broadcast_run(struct rh_shard *sh, unsigned budget);
+void rh_broadcasts_fini(struct rh_shard *sh);
+
+/* ---- drain.c ---- */
+
+void rh_drain_begin(struct rh_shard *sh, uint64_t round);
+/* OPEN, while draining: the next date of this connection, and what happens at it. */
+uint64_t rh_drain_due(const struct rh_shard *sh, const struct rh_conn *c);
+void rh_drain_fire(struct rh_shard *sh, struct rh_conn *c);
 
 /* ---- heartbeat.c: all dates of a connection ---- */
 

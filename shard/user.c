@@ -1,7 +1,7 @@
-/* shard/user.c - the users of this shard and their devices.
+/* shard/user.c - the users of this shard, their devices and sessions.
  *
- * A user exists here while it has a connection. Its name falls on this shard, so this thread alone
- * decides which devices it has, and in which order messages reach them.
+ * A user exists here while it has a connection or a session. Its name falls on this shard, so this
+ * thread alone decides which devices it has, and in which order messages reach them.
  */
 #include "shard/shard_int.h"
 
@@ -29,22 +29,23 @@ static struct rh_user *user_create(struct rh_shard *sh, uint64_t hash, const cha
     if (!user)
         return NULL;
     rh_assert(len <= RH_NAME_MAX);
+    memset(user, 0, sizeof(*user));
     rh_list_init(&user->conns);
-    user->conn_count = 0;
-    user->pins = 0;
+    rh_list_init(&user->sessions);
     user->name_len = (uint8_t)len;
     memcpy(user->name, name, len);
     rh_map_add(&sh->users, &user->node, hash);
-    rh_stat_add(&sh->stats, RH_STAT_users, 1);
     return user;
 }
 
 static void user_drop_unused(struct rh_shard *sh, struct rh_user *user)
 {
-    if (user->conn_count || user->pins)
+    if (user->conn_count || user->pins || !rh_list_empty(&user->sessions))
         return;
+    rh_assert(user->room_count == 0);
+    if (user->retry) /* one came behind the last connection, while somebody walked over them */
+        rh_retry_drop(sh, user);
     rh_map_del(&sh->users, &user->node);
-    rh_stat_sub(&sh->stats, RH_STAT_users, 1);
     rh_mem_free(user);
 }
 
@@ -59,7 +60,8 @@ int rh_user_attach(struct rh_shard *sh, struct rh_conn *c, uint64_t hash, const 
         return RH_ENOMEM;
     c->user = user;
     rh_list_add(&user->conns, &c->of_user);
-    user->conn_count++;
+    if (user->conn_count++ == 0)
+        rh_stat_add(&sh->stats, RH_STAT_users, 1);
     return RH_OK;
 }
 
@@ -71,7 +73,11 @@ void rh_user_detach(struct rh_shard *sh, struct rh_conn *c)
         return;
     c->user = NULL;
     rh_list_del(&c->of_user);
-    user->conn_count--;
+    if (--user->conn_count == 0) {
+        rh_stat_sub(&sh->stats, RH_STAT_users, 1);
+        if (user->retry)
+            rh_retry_drop(sh, user);
+    }
     user_drop_unused(sh, user);
 }
 

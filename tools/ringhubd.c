@@ -5,8 +5,8 @@
  * configuration.
  *
  * Signals are taken one by one with sigwaitinfo on the main thread: TERM and INT drain and stop, a
- * second one ends at once; USR1 reopens the log file; HUP is answered in words until reloading is
- * built.
+ * second one ends at once; USR1 reopens the log file; HUP reads the configuration anew, from the same
+ * sources as at start.
  */
 #include "core/ringhub.h"
 
@@ -41,6 +41,7 @@ struct options {
     struct rh_config *cfg;
     bool check_only;
     const char *file;
+    char **argv;
 };
 
 static int fail(int status, const char *text)
@@ -186,8 +187,25 @@ static void *stop_thread(void *arg)
     return &rc;
 }
 
+/* The file, the environment and the options again; what is wrong in them changes nothing. */
+static void reload(struct rh_hub *hub, const struct options *o)
+{
+    struct options again = {.file = o->file, .argv = o->argv};
+    struct rh_config_changes changes;
+    struct rh_fault fault = {""};
+    int rc = rh_config_create(&again.cfg);
+
+    if (rc == RH_OK)
+        rc = read_configuration(&again, o->argv, &fault);
+    if (rc == RH_OK)
+        rc = rh_hub_reload(hub, again.cfg, &changes, &fault);
+    if (rc < 0)
+        rh_hub_warn(hub, "config.reload_failed", fault.text[0] ? fault.text : rh_err_text(rc));
+    rh_config_destroy(again.cfg);
+}
+
 /* Until the hub has stopped. A second TERM or INT does not wait for that. */
-static void serve(struct rh_hub *hub, const sigset_t *signals)
+static void serve(struct rh_hub *hub, const struct options *o, const sigset_t *signals)
 {
     pthread_t stopper;
     bool stopping = false;
@@ -197,8 +215,8 @@ static void serve(struct rh_hub *hub, const sigset_t *signals)
 
         if (sig == SIGUSR1 && rh_hub_reopen_log(hub) < 0)
             fprintf(stderr, "ringhubd: the log file cannot be opened, the old one stays in use\n");
-        if (sig == SIGHUP)
-            fprintf(stderr, "ringhubd: SIGHUP: reloading is not supported yet; restart instead\n");
+        if (sig == SIGHUP && !stopping)
+            reload(hub, o);
         if (sig == SIGUSR2 && stopping)
             break;
         if (sig != SIGTERM && sig != SIGINT)
@@ -212,7 +230,7 @@ static void serve(struct rh_hub *hub, const sigset_t *signals)
     pthread_join(stopper, NULL);
 }
 
-static int run(const struct rh_config *cfg, struct rh_fault *fault)
+static int run(const struct options *o, struct rh_fault *fault)
 {
     struct rh_hub *hub = NULL;
     sigset_t signals;
@@ -228,12 +246,12 @@ static int run(const struct rh_config *cfg, struct rh_fault *fault)
     signal(SIGPIPE, SIG_IGN);
     raise_limit(RLIMIT_NOFILE, "open files");
     raise_limit(RLIMIT_MEMLOCK, "locked memory");
-    rc = rh_hub_create(cfg, &hub, fault);
+    rc = rh_hub_create(o->cfg, &hub, fault);
     if (rc == RH_OK)
         rc = rh_hub_start(hub, fault);
     if (rc == RH_OK) {
         announce(hub);
-        serve(hub, &signals);
+        serve(hub, o, &signals);
     }
     rh_hub_destroy(hub);
     return rc;
@@ -241,7 +259,7 @@ static int run(const struct rh_config *cfg, struct rh_fault *fault)
 
 int main(int argc, char **argv)
 {
-    struct options o = {0};
+    struct options o = {.argv = argv};
     struct rh_fault fault = {""};
     int status = early_options(&o, argv);
 
@@ -256,7 +274,7 @@ int main(int argc, char **argv)
     else if (o.check_only)
         status = puts("the configuration is fine") < 0 ? EXIT_RUNTIME : 0;
     else
-        status = run(o.cfg, &fault) < 0 ? fail(EXIT_RUNTIME, fault.text) : 0;
+        status = run(&o, &fault) < 0 ? fail(EXIT_RUNTIME, fault.text) : 0;
     rh_config_destroy(o.cfg);
     return status;
 }

@@ -85,7 +85,34 @@ RH_TEST(config, without_a_file_the_defaults_of_the_contract_stand)
     RH_EQ_U64(cfg->limits_send_timeout_ms, 30000);
     RH_EQ_U64(cfg->heartbeat_interval_ms, 30000);
     RH_EQ_U64(cfg->heartbeat_timeout_ms, 90000);
+    RH_EQ_U64(cfg->limits_connections, 0);
+    RH_EQ_U64(cfg->limits_connections_per_user, 1000);
+    RH_EQ_U64(cfg->limits_connections_per_address, 0);
+    RH_EQ_U64(cfg->limits_handshakes, 10000);
+    RH_EQ_U64(cfg->users_max_devices, 0);
+    RH_EQ_INT(cfg->users_on_limit, RH_ON_LIMIT_KICK);
+    RH_EQ_U64(cfg->security_origins.count, 0);
+    RH_OK_IF(!rh_config_list_next(&cfg->security_origins, NULL));
+    RH_OK_IF(!cfg->security_require_origin);
+    RH_EQ_U64(cfg->security_rate_limit_messages_per_second, 0);
+    RH_EQ_U64(cfg->security_rate_limit_burst, 0);
+    RH_EQ_U64(cfg->security_rate_limit_handshakes_per_second, 0);
+    RH_EQ_U64(cfg->retry_base_delay_ms, 100);
+    RH_OK_IF(cfg->retry_backoff_factor == 2.0);
+    RH_EQ_U64(cfg->retry_max_delay_ms, 5000);
+    RH_EQ_U64(cfg->retry_max_retries, 3);
+    RH_EQ_U64(cfg->resume_window_ms, 10000);
+    RH_OK_IF(cfg->rooms_auto_create);
+    RH_EQ_U64(cfg->rooms_max_members, 0);
+    RH_EQ_U64(cfg->rooms_per_user, 100);
+    RH_EQ_U64(cfg->rooms_notify_max, 256);
+    RH_EQ_U64(cfg->rooms_history_size, 100);
+    RH_EQ_U64(cfg->rooms_history_ttl_ms, 3600000);
+    RH_EQ_U64(cfg->rooms_empty_ttl_ms, 600000);
+    RH_EQ_U64(cfg->rooms_broadcasts_per_minute, 0);
     RH_EQ_U64(cfg->shutdown_grace_ms, 10000);
+    RH_EQ_U64(cfg->shutdown_spread_ms, 5000);
+    RH_EQ_U64(cfg->drain_rate, 0);
     RH_EQ_INT(cfg->io_backend, RH_BACKEND_AUTO);
     RH_OK_IF(!cfg->echo_enabled);
     RH_EQ_INT(cfg->log_level, RH_LOG_INFO);
@@ -199,10 +226,8 @@ RH_TEST(config, what_is_not_built_is_refused_by_name)
         {"\nauth:\n  jwt:\n    secret: x\n", "t.yaml:4: auth.jwt.secret is not supported yet"},
         {"auth: {mode: jwt}\n", "t.yaml:1: auth.mode: jwt is not supported yet"},
         {"auth.mode: webhook\n", "t.yaml:1: auth.mode: webhook is not supported yet"},
-        {"limits.slow_consumer: conflate\n",
-         "t.yaml:1: limits.slow_consumer: conflate is not supported yet"},
         {"io.backend: epoll\n", "t.yaml:1: io.backend: epoll is not supported yet"},
-        {"security.origins: [a, b]\n", "t.yaml:1: security.origins is not supported yet"},
+        {"security.ip_allow: [a, b]\n", "t.yaml:1: security.ip_allow is not supported yet"},
         {"welcome: {text: hi}\n", "t.yaml:1: welcome is not supported yet"},
         {"webhooks.request: x\n", "t.yaml:1: webhooks.request is not supported yet"},
         {"cluster: 1\n", "t.yaml:1: cluster is not supported yet"},
@@ -273,7 +298,7 @@ RH_TEST(config, shapes_that_do_not_fit_are_refused)
     expect_load("listen: []\n", RH_EINVAL, "t.yaml:1: listen: needs a value");
     expect_load("listen:\n  -\n", RH_EINVAL, "t.yaml:2: listen: needs a value");
     expect_load("limits: 3\n", RH_EINVAL,
-                "t.yaml:1: limits: is a group of keys, such as limits.message_size");
+                "t.yaml:1: limits: is a group of keys, such as limits.connections");
     expect_load("limits:\n", RH_EINVAL, "t.yaml:1: limits: needs a value");
     expect_load("shards:\n", RH_EINVAL, "t.yaml:1: shards: needs a value");
     expect_load("shards: ~\n", RH_EINVAL, "t.yaml:1: shards: needs a value");
@@ -464,7 +489,7 @@ RH_TEST(config, bad_values_are_answered_with_what_would_be_right)
                "--set: log.level: \"warning\" is not known: debug, info, warn or error");
     expect_set("auth.mode", "", RH_EINVAL, "--set: auth.mode: \"\" is not known: none");
     expect_set("limits", "1", RH_EINVAL,
-               "--set: limits: is a group of keys, such as limits.message_size");
+               "--set: limits: is a group of keys, such as limits.connections");
     expect_set("", "1", RH_EINVAL, "--set: unknown key");
 }
 
@@ -508,6 +533,226 @@ RH_TEST(config, listen_takes_numeric_addresses_with_a_port_only)
     *strrchr(many, ',') = '\0';
     expect_set("listen", many, 0, "");
     expect_set("listen", "127.0.0.1:0,127.0.0.1:0", 0, ""); /* two free ports */
+}
+
+RH_TEST(config, durations_that_may_be_nothing_need_no_unit)
+{
+    begin();
+    RH_EQ_INT(load("resume.window: 0\nrooms.empty_ttl: 0s\nshutdown: {spread: 0}\n"), 0);
+    RH_EQ_U64(cfg->resume_window_ms, 0);
+    RH_EQ_U64(cfg->rooms_empty_ttl_ms, 0);
+    RH_EQ_U64(cfg->shutdown_spread_ms, 0);
+    RH_EQ_INT(set("rooms.empty_ttl", "30d"), 0);
+    RH_EQ_U64(cfg->rooms_empty_ttl_ms, 2592000000u);
+    end();
+    expect_set("resume.window", "61m", RH_EINVAL,
+               "--set: resume.window: 61m is out of range: 0 to 1h");
+}
+
+RH_TEST(config, words_stand_for_the_values_of_their_enum)
+{
+    static const char *const slow[] = {"disconnect", "drop_oldest", "drop_newest", "conflate"};
+
+    begin();
+    for (unsigned i = 0; i < RH_COUNT(slow); i++) {
+        RH_EQ_INT(set("limits.slow_consumer", slow[i]), 0);
+        RH_EQ_U64(cfg->limits_slow_consumer, i);
+    }
+    RH_EQ_U64(cfg->limits_slow_consumer, RH_SLOW_CONFLATE);
+    RH_EQ_INT(set("users.on_limit", "reject"), 0);
+    RH_EQ_INT(cfg->users_on_limit, RH_ON_LIMIT_REJECT);
+    end();
+}
+
+RH_TEST(config, numbers_have_up_to_three_digits_behind_the_point)
+{
+    static const struct {
+        const char *text;
+        double value;
+        const char *printed;
+    } good[] = {{"2", 2.0, "2.0"},      {"1.5", 1.5, "1.5"},       {"1.0", 1.0, "1.0"},
+                {"10", 10.0, "10.0"},   {"1.25", 1.25, "1.25"},    {"9.999", 9.999, "9.999"},
+                {"002.10", 2.1, "2.1"}, {"1.001", 1.001, "1.001"}, {"3.000", 3.0, "3.0"}};
+    static const char *const bad[] = {"",   ".5",  "1.", "1.5.0", "1,5",    "-2",
+                                      "2x", "1e1", " 2", "nan",   "1.0000", "0x2"};
+    const struct rh_config_key *key = rh_config_key(0);
+    char printed[32];
+    char text[128];
+
+    begin();
+    while (key->slot != RH_KEY_retry_backoff_factor)
+        key++;
+    for (size_t i = 0; i < RH_COUNT(good); i++) {
+        RH_EQ_INT(set("retry.backoff_factor", good[i].text), 0);
+        RH_OK_IF(cfg->retry_backoff_factor == good[i].value);
+        rh_config_value(cfg, key, printed, sizeof(printed));
+        RH_EQ_STR(printed, good[i].printed);
+    }
+    end();
+    for (size_t i = 0; i < RH_COUNT(bad); i++) {
+        snprintf(text, sizeof(text),
+                 "--set: retry.backoff_factor: \"%s\" is not a number, such as 2 or 1.5", bad[i]);
+        expect_set("retry.backoff_factor", bad[i], RH_EINVAL, text);
+    }
+    expect_set("retry.backoff_factor", "0.999", RH_EINVAL,
+               "--set: retry.backoff_factor: 0.999 is out of range: 1.0 to 10.0");
+    expect_set("retry.backoff_factor", "10.001", RH_EINVAL,
+               "--set: retry.backoff_factor: 10.001 is out of range: 1.0 to 10.0");
+    expect_set("retry.backoff_factor", "18446744073709551.616", RH_EINVAL,
+               "--set: retry.backoff_factor: 18446744073709551.616 is out of range: 1.0 to 10.0");
+}
+
+/* The origins, with blanks between them. */
+static const char *origins(void)
+{
+    static char all[2 * RH_CONFIG_LIST_MAX];
+    uint32_t n = 0;
+
+    all[0] = '\0';
+    for (const char *at = NULL; (at = rh_config_list_next(&cfg->security_origins, at)); n++)
+        sprintf(all + strlen(all), "%s%s", n ? " " : "", at);
+    RH_EQ_U64(n, cfg->security_origins.count);
+    return all;
+}
+
+RH_TEST(config, a_list_is_one_text_or_many_and_may_be_empty)
+{
+    begin();
+    RH_EQ_INT(load("security.origins: https://a.example\n"), 0);
+    RH_EQ_STR(origins(), "https://a.example");
+    RH_EQ_INT(load("security: {origins: ['https://b', 'http://c:8080']}\n"), 0);
+    RH_EQ_STR(origins(), "https://b http://c:8080");
+    RH_EQ_INT(load("security:\n  origins:\n    - https://d\n    - \"*\"\n"), 0);
+    RH_EQ_STR(origins(), "https://d *");
+    RH_EQ_INT(load("security.origins: []\n"), 0);
+    RH_EQ_STR(origins(), "");
+    RH_EQ_INT(set("security.origins", " https://a , https://b"), 0);
+    RH_EQ_STR(origins(), "https://a https://b");
+    RH_EQ_INT(load("security.origins: \"\"\n"), 0);
+    RH_EQ_STR(origins(), "");
+    RH_EQ_INT(env("RINGHUB_SECURITY__ORIGINS=https://a,https://b,https://c"), 0);
+    RH_EQ_STR(origins(), "https://a https://b https://c");
+    RH_EQ_INT(env("RINGHUB_SECURITY__ORIGINS="), 0);
+    RH_EQ_STR(origins(), "");
+    end();
+    expect_load("security.origins:\n", RH_EINVAL, "t.yaml:1: security.origins: needs a value");
+    expect_load("security.origins: [https://a,]\nshards: [1]\n", RH_EINVAL,
+                "t.yaml:2: shards: takes one value, not a list");
+}
+
+RH_TEST(config, origins_are_kept_as_browsers_write_them)
+{
+    static const struct {
+        const char *text, *kept;
+    } cases[] = {
+        {"*", "*"},
+        {"https://a.example", "https://a.example"},
+        {"HTTPS://A.Example", "https://a.example"},
+        {"https://a:443", "https://a"},
+        {"http://a:80", "http://a"},
+        {"http://a:443", "http://a:443"},
+        {"https://a:80", "https://a:80"},
+        {"https://a:08443", "https://a:8443"},
+        {"https://a:00443", "https://a"},
+        {"https://a:65535", "https://a:65535"},
+        {"http://127.0.0.1:8080", "http://127.0.0.1:8080"},
+        {"https://[::1]", "https://[::1]"},
+        {"https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443"},
+        {"https://xn--bcher-kva.example", "https://xn--bcher-kva.example"},
+    };
+
+    for (size_t i = 0; i < RH_COUNT(cases); i++) {
+        begin();
+        ck_assert_msg(set("security.origins", cases[i].text) == 0, "%s", fault.text);
+        RH_EQ_STR(origins(), cases[i].kept);
+        end();
+    }
+}
+
+RH_TEST(config, what_is_no_origin_is_refused)
+{
+    static const char *const bad[] = {
+        "a",
+        "a.example",
+        "//a",
+        "ftp://a",
+        "wss://a",
+        "https://",
+        "https:///",
+        "https://a/",
+        "https://a/b",
+        "https://a?b",
+        "https://u@a",
+
+        "https://a#b",
+        "https://*.a",
+        "https://*",
+        "https://a b",
+        "https://b\xc3\xbc",
+        "https://.a",
+        "https://[::1",
+        "https://::1",
+        "https://[]",
+        "https://[1.2.3.4]",
+        "https://[::1]a",
+        "https://[::1]a:1",
+        "**",
+        "null",
+        "https:/a",
+        "https:a",
+        "https",
+        "http",
+    };
+    static const char *const ports[] = {
+        "https://a:",     "https://a:0",   "https://a:65536",
+        "https://a:8x",   "https://a:80/", "https://a:18446744073709551617",
+        "https://[::1]:", "https://u:p@a", "https://a:1:2"};
+    char text[256];
+
+    for (size_t i = 0; i < RH_COUNT(bad); i++) {
+        begin();
+        ck_assert_msg(set("security.origins", bad[i]) == RH_EINVAL, "taken: %s", bad[i]);
+        ck_assert_msg(strstr(fault.text, "is not an origin"), "%s: %s", bad[i], fault.text);
+        end();
+    }
+    for (size_t i = 0; i < RH_COUNT(ports); i++) {
+        snprintf(text, sizeof(text), "--set: security.origins: \"%s\" has no port from 1 to 65535",
+                 ports[i]);
+        expect_set("security.origins", ports[i], RH_EINVAL, text);
+    }
+    expect_load(
+        "shards: 1\nsecurity.origins:\n - https://a\n - b\n", RH_EINVAL,
+        "t.yaml:4: security.origins: \"b\" is not an origin, such as https://example.com or "
+        "https://example.com:8443; * for any");
+    expect_set("security.origins", "https://a,,https://b", RH_EINVAL,
+               "--set: security.origins: \"\" is not an origin, such as https://example.com or "
+               "https://example.com:8443; * for any");
+    expect_set("security.origins", "https://a,HTTPS://A:443", RH_EINVAL,
+               "--set: security.origins: https://a is there twice");
+}
+
+RH_TEST(config, a_list_has_a_bound)
+{
+    char many[2 * RH_CONFIG_LIST_MAX] = "";
+    const struct rh_config_key *key = rh_config_key(0);
+    char printed[RH_CONFIG_PRINTED];
+    size_t len = 0;
+
+    for (int i = 0; len < RH_CONFIG_LIST_MAX - 30; i++) /* each has 15 with what ends it */
+        len += (size_t)snprintf(many + len, 64, "https://%06d,", i);
+    snprintf(many + len, 64, "https://%0*d", (int)(RH_CONFIG_LIST_MAX - len - 9), 0);
+    RH_EQ_U64(strlen(many), RH_CONFIG_LIST_MAX - 1);
+    begin();
+    ck_assert_msg(set("security.origins", many) == 0, "%s", fault.text);
+    RH_EQ_U64(cfg->security_origins.len, RH_CONFIG_LIST_MAX);
+    while (key->slot != RH_KEY_security_origins)
+        key++;
+    rh_config_value(cfg, key, printed, sizeof(printed));
+    RH_EQ_STR(printed, many);
+    end();
+    strcat(many, "0");
+    expect_set("security.origins", many, RH_EINVAL,
+               "--set: security.origins: more than 4096 bytes in all");
 }
 
 RH_TEST(config, a_text_has_a_bound)
@@ -595,7 +840,7 @@ RH_TEST(config, a_variable_that_no_key_has_is_an_error_with_a_suggestion)
         {"RINGHUB_SHARDS_FILE=/x", RH_EINVAL,
          "RINGHUB_SHARDS_FILE: shards: only a secret can be read from a file"},
         {"RINGHUB_LIMITS=1", RH_EINVAL,
-         "RINGHUB_LIMITS: limits: is a group of keys, such as limits.message_size"},
+         "RINGHUB_LIMITS: limits: is a group of keys, such as limits.connections"},
         {"RINGHUB_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=1",
          RH_EINVAL,
          "RINGHUB_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA: "
@@ -668,6 +913,112 @@ RH_TEST(config, a_copy_stands_by_itself)
     rh_config_destroy(NULL);
 }
 
+/* ---- reloading ------------------------------------------------------------------------------ */
+
+/* Reloads `cfg` with `want`, checks what is said, and makes the result `cfg`. */
+static void reload(struct rh_config *want, const char *applied, const char *restart)
+{
+    struct rh_config_changes changes;
+    struct rh_config *next;
+
+    RH_EQ_INT(rh_config_reload(cfg, want, &next, &changes), 0);
+    RH_EQ_STR(changes.applied, applied);
+    RH_EQ_STR(changes.restart, restart);
+    rh_config_destroy(cfg);
+    cfg = next;
+}
+
+RH_TEST(config, a_reload_takes_what_is_live_and_names_what_needs_a_restart)
+{
+    static const char yaml[] = "listen: 127.0.0.1:9\nshards: 63\nlog: {level: debug, file: /x}\n"
+                               "limits: {message_size: 2MiB, slow_consumer: conflate}\n"
+                               "security.origins: [https://a, https://b]\nresume.window: 0\n"
+                               "echo.enabled: true\nretry.backoff_factor: 1.5\n";
+    struct rh_config *want;
+    uint32_t shards;
+
+    begin();
+    shards = cfg->shards;
+    RH_EQ_INT(rh_config_copy(cfg, &want), 0);
+    reload(want, "", "");
+    RH_EQ_INT(rh_config_load_text(want, "n.yaml", yaml, sizeof(yaml) - 1, &fault), 0);
+    reload(want,
+           "limits.message_size,limits.slow_consumer,security.origins,retry.backoff_factor,"
+           "resume.window,echo.enabled,log.level",
+           "listen,shards,log.file");
+    RH_EQ_U64(cfg->limits_message_size, 2 << 20);
+    RH_EQ_INT(cfg->limits_slow_consumer, RH_SLOW_CONFLATE);
+    RH_EQ_STR(origins(), "https://a https://b");
+    RH_OK_IF(cfg->retry_backoff_factor == 1.5);
+    RH_EQ_U64(cfg->resume_window_ms, 0);
+    RH_OK_IF(cfg->echo_enabled);
+    RH_EQ_INT(cfg->log_level, RH_LOG_DEBUG);
+    RH_EQ_STR(cfg->where[RH_KEY_limits_message_size], "n.yaml:4");
+    RH_EQ_STR(cfg->listen.at[0].text, "127.0.0.1:8080");
+    RH_EQ_U64(cfg->shards, shards);
+    RH_EQ_STR(cfg->log_file, "");
+    RH_EQ_STR(cfg->where[RH_KEY_listen], "");
+    reload(want, "", "listen,shards,log.file"); /* still to be done */
+    rh_config_destroy(want);
+
+    RH_EQ_INT(rh_config_create(&want), 0); /* an empty file: the defaults come back */
+    reload(want,
+           "limits.message_size,limits.slow_consumer,security.origins,retry.backoff_factor,"
+           "resume.window,echo.enabled,log.level",
+           "");
+    RH_EQ_U64(cfg->limits_message_size, 1 << 20);
+    RH_EQ_U64(cfg->security_origins.count, 0);
+    rh_config_destroy(want);
+    end();
+}
+
+RH_TEST(config, a_reload_sees_equal_values_however_they_are_written)
+{
+    struct rh_config *want;
+
+    begin();
+    RH_EQ_INT(load("limits.message_size: 2MiB\nsecurity.origins: [https://a]\n"
+                   "listen: [127.0.0.1:1, 127.0.0.1:2]\nlog.file: aaaaaaaa\n"),
+              0);
+    RH_EQ_INT(set("security.origins", "https://a,https://bbbbbbb"), 0);
+    RH_EQ_INT(set("log.file", "bb"), 0);
+    RH_EQ_INT(rh_config_copy(cfg, &want), 0);
+    RH_EQ_INT(rh_config_set(want, "limits.message_size", "2048KiB", "x", &fault), 0);
+    RH_EQ_INT(rh_config_set(want, "listen", "127.0.0.1:1,127.0.0.1:2", "x", &fault), 0);
+    RH_EQ_INT(rh_config_set(want, "security.origins", "https://a,https://BBBBBBB:443", "x", &fault),
+              0);
+    RH_EQ_INT(rh_config_set(want, "log.file", "bb", "x", &fault), 0);
+    RH_EQ_INT(rh_config_set(want, "retry.backoff_factor", "2.000", "x", &fault), 0);
+    reload(want, "", "");
+    rh_config_destroy(want);
+    end();
+}
+
+RH_TEST(config, a_reload_of_every_key_says_that_there_were_more)
+{
+    struct rh_config_changes changes;
+    struct rh_config *want;
+    struct rh_config *next;
+    const struct rh_config_key *key;
+
+    begin();
+    RH_EQ_INT(rh_config_copy(cfg, &want), 0);
+    for (size_t i = 0; (key = rh_config_key(i)); i++) /* flips a bit of each value */
+        if (key->slot >= 0)
+            ((char *)want)[key->field] ^= 1;
+    RH_EQ_INT(rh_config_reload(cfg, want, &next, &changes), 0);
+    RH_OK_IF(strlen(changes.applied) > RH_CONFIG_CHANGES - 64);
+    RH_EQ_STR(changes.applied + strlen(changes.applied) - 4, ",...");
+    RH_EQ_STR(changes.restart,
+              "listen,shards,auth.mode,auth.allow_insecure,io.backend,log.format,log.file");
+    for (size_t i = 0; (key = rh_config_key(i)); i++)
+        if (key->slot >= 0)
+            RH_OK_IF((((char *)next)[key->field] == ((char *)want)[key->field]) == key->live);
+    rh_config_destroy(next);
+    rh_config_destroy(want);
+    end();
+}
+
 static void print_line(void *arg, const char *key, const char *value, const char *standard,
                        const char *help)
 {
@@ -711,6 +1062,8 @@ static void load_everything(void *arg)
     char *const environment[] = {"RINGHUB_SHARDS=2", NULL};
     struct rh_config *mine = NULL;
     struct rh_config *copy = NULL;
+    struct rh_config *next = NULL;
+    struct rh_config_changes changes;
     int rc = rh_config_create(&mine);
 
     if (rc == 0)
@@ -721,7 +1074,10 @@ static void load_everything(void *arg)
         rc = rh_config_load_env(mine, environment, &fault);
     if (rc == 0)
         rc = rh_config_copy(mine, &copy);
+    if (rc == 0)
+        rc = rh_config_reload(mine, copy, &next, &changes);
     RH_OK_IF(rc == (rh_mem_fail_left() ? 0 : RH_ENOMEM));
+    rh_config_destroy(next);
     rh_config_destroy(copy);
     rh_config_destroy(mine);
 }

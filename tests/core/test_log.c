@@ -202,6 +202,24 @@ RH_TEST(log, lines_below_the_level_are_not_even_evaluated)
     free(text);
 }
 
+RH_TEST(log, the_level_can_be_changed_while_it_runs)
+{
+    char *text;
+
+    begin(RH_LOG_WARN, RH_LOG_TEXT);
+    rh_log(RH_LOG_DEBUG, "one");
+    rh_log_set_level_any(RH_LOG_DEBUG);
+    rh_log(RH_LOG_DEBUG, "two");
+    rh_log_set_level_any(RH_LOG_ERROR);
+    rh_log(RH_LOG_WARN, "three");
+    rh_log(RH_LOG_ERROR, "four");
+    text = end();
+    RH_OK_IF(!strncmp(text + 24, " debug two\n", 11));
+    RH_OK_IF(strstr(text, " error four\n"));
+    RH_OK_IF(!strstr(text, "one") && !strstr(text, "three"));
+    free(text);
+}
+
 #define THREADS 4
 #define LINES   500
 

@@ -296,6 +296,142 @@ RH_TEST(mesh, telling_without_memory_moves_nothing_and_works_again_later)
     rh_net_destroy(net);
 }
 
+/* Fills the ring and all of the spill that needs no memory, as far as tells may. */
+static unsigned fill(unsigned from, unsigned to)
+{
+    unsigned told = 0;
+
+    while (told < RING_HOLDS + RH_SPILL_TELLS)
+        RH_EQ_INT(tell(from, to, told++), RH_OK);
+    return told;
+}
+
+RH_TEST(mesh, what_is_reserved_can_be_told_without_memory)
+{
+    unsigned n;
+
+    setup(2);
+    for (unsigned tells = 1; tells < 20000; tells = tells * 3 + 1) {
+        unsigned end;
+
+        log_len = 0;
+        n = fill(0, 1);
+        end = n + tells;
+        RH_EQ_INT(rh_mesh_reserve(member(0), 1, tells), RH_OK);
+        rh_mem_fail_nth(1);
+        while (n < end)
+            RH_EQ_INT(tell(0, 1, n++), RH_OK);
+        RH_EQ_U64(rh_mem_fail_left(), 1);
+        rh_mem_fail_nth(0);
+        carry(0, 1);
+        log_is_in_order(n);
+        RH_OK_IF(rh_mesh_quiet(member(0)));
+    }
+    rh_net_destroy(net);
+}
+
+RH_TEST(mesh, a_promise_outlives_publishing_and_an_empty_spill)
+{
+    setup(2);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, 5000), RH_OK);
+    for (unsigned i = 0; i < RING_HOLDS + 1; i++)
+        RH_EQ_INT(tell(0, 1, i), RH_OK); /* 4744 are left */
+    carry(0, 1);
+    RH_EQ_U64(stat_of(0).spilled, 1);
+    RH_EQ_U64(stat_of(0).spill_events, 0);
+    rh_mem_fail_nth(1);
+    for (unsigned i = RING_HOLDS + 1; i < 5000; i++)
+        RH_EQ_INT(tell(0, 1, i), RH_OK);
+    carry(0, 1);
+    log_is_in_order(5000);
+    RH_EQ_U64(rh_mem_fail_left(), 1);
+
+    /* It is used up: the spill is as small as at first, and the next one too many needs memory. */
+    log_len = 0;
+    fill(0, 1);
+    RH_EQ_INT(tell(0, 1, 0), RH_ENOMEM);
+    rh_mem_fail_nth(0);
+    rh_net_destroy(net);
+}
+
+RH_TEST(mesh, a_promise_leaves_room_for_every_request_and_reply)
+{
+    unsigned asked = 0;
+
+    setup(2);
+    while (ask(1, 0, asked, 0) == RH_OK)
+        asked++;
+    carry(1, 0);
+    RH_EQ_U64(log_len, RH_CREDIT_EVENTS);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, 3000), RH_OK);
+    rh_mem_fail_nth(1);
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS; i++)
+        RH_EQ_INT(ask(0, 1, i, 0), RH_OK);
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS; i++)
+        reply(0, &log_of[i], i);
+    for (unsigned i = 0; i < 3000; i++)
+        RH_EQ_INT(tell(0, 1, i), RH_OK);
+    rh_mem_fail_nth(0);
+    log_len = 0;
+    carry(0, 1);
+    RH_EQ_U64(log_len, 2 * RH_CREDIT_EVENTS + 3000);
+    rh_net_destroy(net);
+}
+
+RH_TEST(mesh, reserving_without_memory_changes_nothing)
+{
+    unsigned n;
+
+    setup(2);
+    n = fill(0, 1);
+    rh_mem_fail_nth(1);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, 1), RH_ENOMEM);
+    rh_mem_fail_nth(1);
+    RH_EQ_INT(tell(0, 1, n), RH_ENOMEM);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, UINT32_MAX), RH_ENOMEM);
+    rh_mem_fail_nth(0);
+    carry(0, 1);
+    log_is_in_order(n);
+    RH_OK_IF(rh_mesh_quiet(member(0)));
+    rh_net_destroy(net);
+}
+
+RH_TEST(mesh, of_two_promises_the_larger_holds)
+{
+    unsigned n;
+
+    setup(2);
+    n = fill(0, 1);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, 9000), RH_OK);
+    RH_EQ_INT(rh_mesh_reserve(member(0), 1, 10), RH_OK);
+    rh_mem_fail_nth(1);
+    for (unsigned i = 0; i < 9000; i++)
+        RH_EQ_INT(tell(0, 1, n++), RH_OK);
+    RH_EQ_U64(rh_mem_fail_left(), 1);
+    rh_mem_fail_nth(0);
+    carry(0, 1);
+    log_is_in_order(n);
+    rh_net_destroy(net);
+}
+
+RH_TEST(mesh, the_depth_of_all_that_leads_to_a_member_is_known)
+{
+    setup(3);
+    RH_EQ_U64(rh_net_inbound_any(net, 1), 0);
+    RH_EQ_INT(tell(0, 1, 0), RH_OK);
+    RH_EQ_INT(tell(2, 1, 0), RH_OK);
+    RH_EQ_INT(tell(2, 1, 1), RH_OK);
+    RH_EQ_INT(tell(1, 0, 0), RH_OK);
+    rh_mesh_publish(member(0));
+    RH_EQ_U64(rh_net_inbound_any(net, 1), 1);
+    rh_mesh_publish(member(2));
+    RH_EQ_U64(rh_net_inbound_any(net, 1), 3);
+    RH_EQ_U64(rh_net_inbound_any(net, 0), 0);
+    pop(1);
+    RH_EQ_U64(rh_net_inbound_any(net, 1), 0);
+    rh_net_destroy(net);
+}
+
 RH_TEST(mesh, a_spill_over_its_mark_refuses_requests_but_no_consequences)
 {
     struct rh_event heavy = {.kind = RH_EV_QUIET, .cost = RH_SPILL_BYTES};

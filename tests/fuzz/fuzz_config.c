@@ -32,8 +32,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         rh_assert(!memcmp(cfg, standard, sizeof(*cfg)));
         rh_assert(!strncmp(fault.text, "fuzz.yaml:", 10) && !strpbrk(fault.text, "\n\r\x1b"));
     } else {
-        char text[2048];
-        char again[2048];
+        char text[RH_CONFIG_PRINTED];
+        char again[RH_CONFIG_PRINTED];
         const struct rh_config_key *key;
 
         rh_config_print(cfg, set_again, standard);

@@ -7,9 +7,14 @@
  * every time, and can be looked at with a debugger.
  *
  *   sim.c         the cases, and main
+ *   sim_crowd     the case of sessions, rooms and broadcasts
  *   sim_hub       the shards: who runs next, the control thread, what must hold between passes
  *   sim_client    scripted clients with real handshakes and masked frames
  *   sim_guest     others: echoes, HTTP requests one behind the other
+ *   sim_actor     clients with a session, which reconnect; what they say and hear
+ *   sim_talk      the crowd's book of requests, direct messages and broadcasts
+ *   sim_rooms     its book of rooms: what was observed; and in sim_rooms_rest what follows at rest
+ *   sim_read      reading JSON
  *   sim_wire      what both have to write, in pieces
  *   sim_book      what was said, answered and received, and whether that was right
  *   sim_uring     the fake kernel's ring: queueing, completions, provided buffers
@@ -49,11 +54,12 @@ extern struct sim_knobs sim_knobs;
 
 /* ---- sim_world.c ---- */
 
-void sim_world_begin(uint64_t seed, bool loud);
+void sim_world_begin(const char *name, uint64_t seed, bool loud);
 void sim_world_end(void);
 
 uint64_t sim_now(void); /* since the run began */
 void sim_move_clock(uint64_t to_ns);
+void sim_jump_wall(int64_t by_us); /* the wall clock is set */
 uint64_t sim_rand(void);
 uint64_t sim_below(uint64_t n);     /* 0 to n - 1 */
 bool sim_chance(unsigned per_1000); /* true so often */

@@ -187,7 +187,7 @@ static void hear_text(struct sim_client *c)
         hear_answer(c, true);
     } else if (!c->joined) {
         hear_welcome(c);
-    } else {
+    } else if (!strstr(c->text, "\"event\":\"server.draining\"")) {
         SIM_CHECK(find(c, "\"content\":\"", '"', &content) && find(c, "\"seq\":", ',', &seq),
                   "client %u: what is this: %s", c->id, c->text);
         sim_trace("client %u: gets %.*s", c->id, (int)(strchr(content.at, ':') - content.at),

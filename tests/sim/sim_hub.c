@@ -6,20 +6,24 @@
 
 #include <string.h>
 
+#include "core/limit.h"
 #include "core/mem.h"
 #include "core/rand.h"
 #include "core/thread.h"
-#include "shard/shard_int.h"
+#include "shard/room_int.h"
 #include "tests/sim/sim_uring.h"
 
-#define SHARDS_MAX  8
-#define PASSES_MAX  4000000 /* a run has some thousands: who needs more, spins */
-#define STALL_MS    400
-#define CONTROL_NAP (2 * SIM_MS)
-#define STOP_TIME   (60 * SIM_S)
+#define SHARDS_MAX    8
+#define PASSES_MAX    4000000 /* a run has some thousands: who needs more, spins */
+#define STALL_MS      400
+#define CONTROL_NAP   (2 * SIM_MS)
+#define STOP_TIME     (60 * SIM_S)
+#define GRACE_CHECKED (4 * SIM_S) /* a shorter one leaves no time for closing handshakes */
 
 static struct {
     struct rh_net *net;
+    struct rh_snapshot *snapshot; /* the newest one */
+    struct rh_limits *limits;
     struct rh_shard_env env;
     unsigned shards;
     struct rh_shard *all[SHARDS_MAX];
@@ -28,6 +32,7 @@ static struct {
     uint64_t quiet_round[SHARDS_MAX]; /* the last DRAIN that a shard answered with QUIET */
     uint64_t passes;
     bool draining;
+    uint64_t drain_ns, quiet_ns; /* DRAIN was said; all were quiet for the first time */
 } hub;
 
 /* ---- life ---- */
@@ -39,6 +44,17 @@ static void wake(void *arg, unsigned tid)
         rh_shard_wake_any(hub.all[tid]);
 }
 
+static struct rh_snapshot *snapshot_of(const struct rh_config *cfg)
+{
+    struct rh_config *copy;
+    struct rh_snapshot *s;
+
+    SIM_CHECK(rh_config_copy(cfg, &copy) == RH_OK, "no copy of the configuration");
+    s = rh_snapshot_make(copy);
+    SIM_CHECK(s, "no snapshot");
+    return s;
+}
+
 void sim_hub_start(const struct rh_config *cfg)
 {
     struct rh_fault fault;
@@ -46,9 +62,12 @@ void sim_hub_start(const struct rh_config *cfg)
     memset(&hub, 0, sizeof(hub));
     hub.shards = cfg->shards;
     rh_assert(hub.shards <= SHARDS_MAX);
+    hub.snapshot = snapshot_of(cfg);
+    SIM_CHECK(rh_limit_create(&hub.limits) == RH_OK, "no limits");
     SIM_CHECK(rh_net_create(hub.shards + 1, wake, NULL, &hub.net) == RH_OK, "no net");
     rh_rand_bytes(&hub.env.hash_key, sizeof(hub.env.hash_key));
-    hub.env.cfg = cfg;
+    hub.env.snapshot = hub.snapshot;
+    hub.env.limits = hub.limits;
     hub.env.net = hub.net;
     hub.env.shards = hub.shards;
     hub.env.control = hub.shards;
@@ -164,6 +183,14 @@ static void on_control_event(void *arg, const struct rh_event *ev)
     hub.quiet_round[ev->from] = ev->a;
 }
 
+static bool all_quiet(uint64_t round)
+{
+    for (unsigned i = 0; i < hub.shards; i++)
+        if (hub.quiet_round[i] != round)
+            return false;
+    return true;
+}
+
 /* The control thread looks for reports now and then, once it has said DRAIN. */
 static void control(void)
 {
@@ -172,6 +199,8 @@ static void control(void)
     rh_mesh_awake(mesh);
     rh_mesh_pop(mesh, on_control_event, NULL);
     rh_mesh_publish(mesh);
+    if (!hub.quiet_ns && all_quiet(1))
+        hub.quiet_ns = sim_now();
 }
 
 static void run_shards(uint64_t until_ns)
@@ -205,12 +234,45 @@ static void check_gauge(enum rh_stat stat, const char *what)
     SIM_CHECK(sum == 0, "the gauge of %s says %lld", what, (long long)sum);
 }
 
-static void check_empty_shard(const struct rh_shard *sh)
+/* All gauges that shards keep, but those of families. Those of send queues are a second old. */
+enum { SIM_COUNTER, SIM_GAUGE };
+
+static const struct {
+    enum rh_stat stat;
+    bool gauge;
+    const char *name;
+} stats[] = {
+    {RH_STAT_connections_websocket, SIM_GAUGE, "connections"},
+#define RH_STAT_ONE(id, kind, name, help) {RH_STAT_##id, SIM_##kind, name},
+#include "core/stat.def"
+};
+
+static void check_rooms_shard(const struct rh_shard *sh, bool rooms)
+{
+    SIM_CHECK(!rooms || (rh_map_count(&sh->rooms) == 0 && rh_map_count(&sh->rooms_by_uid) == 0),
+              "shard %u has %zu rooms (%zu by uid)", sh->tid, rh_map_count(&sh->rooms),
+              rh_map_count(&sh->rooms_by_uid));
+    SIM_CHECK(rh_map_count(&sh->branches) == 0, "shard %u has %zu branches", sh->tid,
+              rh_map_count(&sh->branches));
+    SIM_CHECK(rh_map_count(&sh->subs) == 0, "shard %u has %zu subscriptions", sh->tid,
+              rh_map_count(&sh->subs));
+    SIM_CHECK(sh->sessions == 0 && rh_list_empty(&sh->detached), "shard %u has %llu sessions",
+              sh->tid, (unsigned long long)sh->sessions);
+    SIM_CHECK(rh_list_empty(&sh->running) && rh_list_empty(&sh->unreported) &&
+                  rh_list_empty(&sh->held_rooms) && rh_list_empty(&sh->wanted) &&
+                  rh_list_empty(&sh->ending) && sh->stray_count == 0,
+              "shard %u has something of a room on a list", sh->tid);
+    SIM_CHECK(rh_list_empty(&sh->broadcasts) && sh->broadcasts_out == 0,
+              "shard %u has a broadcast under way", sh->tid);
+}
+
+static void check_empty_shard(const struct rh_shard *sh, bool rooms)
 {
     unsigned accepts = RH_ACCEPTS * sh->listener_count;
     unsigned flying = sim_uring_flying(sh->uring);
     size_t retries = 0;
 
+    check_rooms_shard(sh, rooms);
     SIM_CHECK(sh->conn_count == 0, "shard %u has %u connections", sh->tid, sh->conn_count);
     SIM_CHECK(rh_map_count(&sh->users) == 0, "shard %u has users", sh->tid);
     SIM_CHECK(rh_mesh_quiet(sh->mesh), "shard %u has credit or a spill out", sh->tid);
@@ -224,20 +286,60 @@ static void check_empty_shard(const struct rh_shard *sh)
         SIM_CHECK(rh_list_empty(&sh->credit[i]), "shard %u: somebody waits for a credit", sh->tid);
     SIM_CHECK(flying <= accepts, "shard %u has %u operations under way", sh->tid, flying);
     for (unsigned i = 0; i < sh->listener_count; i++)
-        retries += rh_timer_armed(&sh->listeners[i].retry);
-    SIM_CHECK(rh_wheel_count(&sh->wheel) == retries,
-              "shard %u has %zu timers, of which %zu retries", sh->tid, rh_wheel_count(&sh->wheel),
+        retries += rh_timer_armed(&sh->listeners[i].retry.timer);
+    SIM_CHECK(rh_wheel_count(&sh->wheel) == 0, "shard %u has %zu timers", sh->tid,
+              rh_wheel_count(&sh->wheel));
+    SIM_CHECK(rh_wheel_count(&sh->alarms) == retries + rh_map_count(&sh->rooms),
+              "shard %u has %zu alarms, of which %zu retries", sh->tid, rh_wheel_count(&sh->alarms),
               retries);
 }
 
-void sim_hub_check_empty(void)
+/* Empty rooms live on for rooms.empty_ttl. */
+static bool of_rooms(enum rh_stat stat)
+{
+    return stat == RH_STAT_rooms || stat == RH_STAT_room_history_bytes;
+}
+
+void sim_hub_check_empty(bool rooms)
 {
     for (unsigned i = 0; i < hub.shards; i++)
-        check_empty_shard(hub.all[i]);
-    check_gauge(RH_STAT_connections_websocket, "connections");
-    check_gauge(RH_STAT_users, "users");
-    check_gauge(RH_STAT_handshakes_in_progress, "handshakes");
+        check_empty_shard(hub.all[i], rooms);
+    for (size_t i = 0; i < RH_COUNT(stats); i++)
+        if (stats[i].gauge && (rooms || !of_rooms(stats[i].stat)) &&
+            stats[i].stat != RH_STAT_send_queue_messages &&
+            stats[i].stat != RH_STAT_send_queue_bytes)
+            check_gauge(stats[i].stat, stats[i].name);
+    SIM_CHECK(rh_limit_conns_any(hub.limits) == 0, "%u connections are counted",
+              rh_limit_conns_any(hub.limits));
+    SIM_CHECK(rh_limit_handshakes_any(hub.limits) == 0, "%u handshakes are counted",
+              rh_limit_handshakes_any(hub.limits));
 }
+
+/* ---- reload, as shard/hub.c does it ---- */
+
+void sim_hub_reload(const struct rh_config *want)
+{
+    struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
+    struct rh_config_changes changes;
+    struct rh_config *next;
+
+    SIM_CHECK(rh_config_reload(hub.snapshot->cfg, want, &next, &changes) == RH_OK, "no reload");
+    sim_trace("control reloads: %s", changes.applied);
+    rh_snapshot_drop_any(hub.snapshot);
+    hub.snapshot = rh_snapshot_make(next);
+    SIM_CHECK(hub.snapshot, "no snapshot");
+    rh_tid_set((int)hub.shards);
+    for (unsigned i = 0; i < hub.shards; i++) {
+        struct rh_event ev = {.kind = RH_EV_CONFIG, .msg = hub.snapshot};
+
+        rh_snapshot_hold_any(hub.snapshot);
+        SIM_CHECK(rh_mesh_tell(mesh, i, &ev) == RH_OK, "no memory for CONFIG");
+    }
+    rh_mesh_publish(mesh);
+    rh_tid_set(RH_TID_NONE);
+}
+
+/* ---- draining ---- */
 
 static void tell_all(enum rh_event_kind kind, uint64_t round)
 {
@@ -257,15 +359,13 @@ static void tell_all(enum rh_event_kind kind, uint64_t round)
 void sim_hub_drain(void)
 {
     hub.draining = true;
+    hub.drain_ns = sim_now();
     tell_all(RH_EV_DRAIN, 1);
 }
 
-static bool all_quiet(uint64_t round)
+bool sim_hub_draining(void)
 {
-    for (unsigned i = 0; i < hub.shards; i++)
-        if (hub.quiet_round[i] != round)
-            return false;
-    return true;
+    return hub.draining;
 }
 
 static void await_quiet(uint64_t round)
@@ -278,15 +378,26 @@ static void await_quiet(uint64_t round)
     }
 }
 
+/* Whatever happens: but a shard that stands still does it when it goes on. */
+static void check_grace(void)
+{
+    uint64_t grace = hub.snapshot->cfg->shutdown_grace_ms * SIM_MS;
+    uint64_t took = hub.quiet_ns - hub.drain_ns;
+
+    SIM_CHECK(sim_knobs.stalls || grace < GRACE_CHECKED || took <= grace, "the drain took %llu ms",
+              (unsigned long long)(took / SIM_MS));
+}
+
 void sim_hub_stop(bool empty)
 {
     uint64_t deadline;
 
     await_quiet(1);
+    check_grace();
     tell_all(RH_EV_DRAIN, 2);
     await_quiet(2);
     if (empty)
-        sim_hub_check_empty();
+        sim_hub_check_empty(false);
     tell_all(RH_EV_STOP, 0);
     deadline = sim_now() + STOP_TIME;
     for (unsigned i = 0; i < hub.shards; i++)
@@ -300,6 +411,8 @@ void sim_hub_stop(bool empty)
     }
     rh_tid_set(RH_TID_NONE);
     rh_net_destroy(hub.net);
+    rh_limit_destroy(hub.limits);
+    rh_snapshot_drop_any(hub.snapshot);
     SIM_CHECK(sim_fds_open() == 0 && sim_files_open() == 0, "%u descriptors, %u files are open",
               sim_fds_open(), sim_files_open());
 }

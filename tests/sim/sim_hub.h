@@ -10,17 +10,22 @@
 #include "core/config.h"
 #include "tests/sim/sim.h"
 
-/* Starts shards on fresh listeners; `cfg` is the caller's until sim_hub_stop. */
+/* Starts shards on fresh listeners, with a copy of `cfg`. */
 void sim_hub_start(const struct rh_config *cfg);
 unsigned sim_hub_shard_of(const char *name);
 
 void sim_hub_run(uint64_t until_ns);
 
-/* Nobody is connected: nothing may be left of anybody, in no shard. */
-void sim_hub_check_empty(void);
+/* Nobody is connected, and no session waits for its client: nothing may be left of anybody, in no
+ * shard. `rooms`: empty ones have ended, too. */
+void sim_hub_check_empty(bool rooms);
+
+/* Gives all shards the values of `want` for what can change while a hub runs. */
+void sim_hub_reload(const struct rh_config *want);
 
 /* Says DRAIN to all. */
 void sim_hub_drain(void);
+bool sim_hub_draining(void);
 /* Waits for the shards' reports, says STOP, waits for their ends; then nothing at all may be left.
  * `empty`: nobody comes any more, so the shards are empty when they say that they are. */
 void sim_hub_stop(bool empty);

@@ -34,8 +34,10 @@ struct kept {
 struct sim_knobs sim_knobs;
 
 static struct {
+    const char *name; /* of the case */
     uint64_t seed, rand_state;
     uint64_t now;
+    int64_t skew_us; /* of the wall clock */
     bool loud;
     struct event *heap;
     size_t count, room;
@@ -47,11 +49,13 @@ static struct {
 
 /* ---- life ---- */
 
-void sim_world_begin(uint64_t seed, bool loud)
+void sim_world_begin(const char *name, uint64_t seed, bool loud)
 {
+    world.name = name;
     world.seed = seed;
     world.rand_state = seed * 0x9e3779b97f4a7c15u + 1;
     world.now = 0;
+    world.skew_us = 0;
     world.loud = loud;
     world.numbers = 0;
     memset(&sim_knobs, 0, sizeof(sim_knobs));
@@ -143,7 +147,13 @@ uint64_t rh_clock_mono_ns(void)
 
 uint64_t rh_clock_wall_us(void)
 {
-    return WALL_START + world.now / 1000;
+    return (uint64_t)((int64_t)(WALL_START + world.now / 1000) + world.skew_us);
+}
+
+void sim_jump_wall(int64_t by_us)
+{
+    sim_trace("the wall clock jumps by %lld us", (long long)by_us);
+    world.skew_us += by_us;
 }
 
 void rh_clock_nap_ms(unsigned ms)
@@ -245,14 +255,16 @@ const char *sim_trace_text(size_t *ret_len)
 
 static void say_how(void)
 {
-    char text[200];
+    char text[300];
     /* Also in a signal handler: the process is dying, and a sentence is worth the risk. */
     int len = /* NOLINTNEXTLINE(bugprone-signal-handler) */
         snprintf(text, sizeof(text),
-                 "\nsim: seed %llu failed at %llu.%06llu s; to see it: "
-                 "build/release/tests/sim/sim --seed %llu --runs 1 --trace\n",
-                 (unsigned long long)world.seed, (unsigned long long)(world.now / SIM_S),
-                 (unsigned long long)(world.now % SIM_S / 1000), (unsigned long long)world.seed);
+                 "\nsim: seed %llu, case %s, failed at %llu.%06llu s; to see it: "
+                 "build/release/tests/sim/sim --seed %llu --runs 1 --case %s --trace\n",
+                 (unsigned long long)world.seed, world.name,
+                 (unsigned long long)(world.now / SIM_S),
+                 (unsigned long long)(world.now % SIM_S / 1000), (unsigned long long)world.seed,
+                 world.name);
 
     (void)!write(STDERR_FILENO, text, (size_t)len);
 }

@@ -1,0 +1,477 @@
+/* shard/broadcast.c - one message for all connected users, or for those of some types and roles.
+ *
+ * The shard of the client that asks encodes the message once and asks all shards (shard/gather.h);
+ * each hands it to its own connections and answers how many users that were. The filters travel
+ * behind the frame, in the same block of memory, two lists, types and roles:
+ *
+ *     | count + 1, or 0: no filter | length, bytes | length, bytes | ...
+ *
+ * The walk     goes over the slots of connections, a part of them a pass, one broadcast after the
+ *              other, so that everyone gets them in one order. It is for whom was connected when
+ *              it arrived: a session that was attached later is passed over, wherever its slot lies.
+ * Counting     A user counts once, if at least one of its connections has it in its queue. Each
+ *              broadcast has a number on this shard, and the user remembers the last one.
+ * Without      At the asker's shard nothing is sent and the answer is 503; at another one nobody
+ *  memory      there gets it, and the answer says that it is partial.
+ * Limits       RH_BROADCASTS_MAX of one shard's clients unfinished; then the next asker is not read
+ *              until one has ended. RH_FILTER_MAX values of a filter.
+ */
+#include <string.h>
+
+#include "core/err.h"
+#include "core/limit.h"
+#include "core/mem.h"
+#include "proto/envelope.h"
+#include "shard/gather.h"
+#include "shard/room_int.h"
+
+#define RH_FILTER_MAX 64
+#define NO_MEMORY     "out of memory, try again"
+#define NOT_THERE     1 /* a flag of BROADCAST_DONE: no memory */
+/* id, two times and everything fixed of a `broadcast` notify */
+#define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 192)
+
+/* On its way through this shard's connections. */
+struct walk {
+    struct rh_list node; /* struct rh_shard.broadcasts */
+    struct rh_handle *h;
+    struct rh_gather *own;        /* asked here; NULL: by `request` */
+    struct rh_event request;      /* of another shard */
+    const uint8_t *types, *roles; /* filters in the message; NULL: none */
+    uint64_t number;
+    uint64_t attached_max; /* sessions that were attached later are not meant */
+    uint64_t users;
+    uint32_t slot; /* the next one */
+};
+
+/* What its asker waits for. */
+struct asked {
+    struct rh_gather gather;
+    uint64_t users;
+    uint64_t conn; /* slot and generation */
+    uint32_t request_id_len, id_len;
+    char bytes[]; /* request_id as it is to be echoed, then the id */
+};
+
+/* ---- whom it is for ---- */
+
+static struct rh_span type_of(const struct rh_extra *extra)
+{
+    if (!extra)
+        return (struct rh_span){0};
+    return (struct rh_span){extra->bytes + extra->device_len, extra->type_len};
+}
+
+static struct rh_span role_of(const struct rh_extra *extra)
+{
+    if (!extra)
+        return (struct rh_span){0};
+    return (struct rh_span){extra->bytes + extra->device_len + extra->type_len, extra->role_len};
+}
+
+/* Is it one of the values, or is there no filter? Returns through *ret_behind where the list ends. */
+static bool listed(const uint8_t *list, struct rh_span value, const uint8_t **ret_behind)
+{
+    unsigned count = *list++;
+    bool found = count == 0;
+
+    for (; count > 1; count--) {
+        found |= rh_span_eq((struct rh_span){(const char *)list + 1, *list}, value);
+        list += 1 + *list;
+    }
+    *ret_behind = list;
+    return found;
+}
+
+static void find_filters(struct walk *w, const struct rh_msg *msg)
+{
+    const uint8_t *list = msg->bytes + msg->key_at, *behind;
+
+    if (!msg->key_len)
+        return;
+    listed(list, (struct rh_span){0}, &behind);
+    w->types = *list ? list : NULL;
+    w->roles = *behind ? behind : NULL;
+}
+
+static bool meant(const struct walk *w, const struct rh_session *s)
+{
+    const uint8_t *behind;
+
+    return (!w->types || listed(w->types, type_of(s->extra), &behind)) &&
+           (!w->roles || listed(w->roles, role_of(s->extra), &behind));
+}
+
+/* ---- the walk ---- */
+
+/* Puts it behind the others (a hold moves with it). NULL: no memory, nothing moved. */
+static struct walk *walk_create(struct rh_shard *sh, struct rh_msg *take_msg)
+{
+    struct walk *w = rh_mem_zalloc(sizeof(*w));
+
+    if (!w)
+        return NULL;
+    w->h = rh_handle_make(&sh->stock.handles, take_msg);
+    if (!w->h) {
+        rh_mem_free(w);
+        return NULL;
+    }
+    find_filters(w, take_msg);
+    w->number = ++sh->broadcast_count;
+    w->attached_max = sh->attachments;
+    rh_list_add(&sh->broadcasts, &w->node);
+    rh_stat_add(&sh->stats, RH_STAT_broadcasts_unfinished, 1);
+    return w;
+}
+
+static void walk_free(struct rh_shard *sh, struct walk *w)
+{
+    rh_list_del(&w->node);
+    rh_handle_unref(&sh->stock.handles, w->h);
+    rh_stat_sub(&sh->stats, RH_STAT_broadcasts_unfinished, 1);
+    rh_mem_free(w);
+}
+
+static void walk_end(struct rh_shard *sh, struct walk *w)
+{
+    struct rh_event reply = {.kind = RH_EV_BROADCAST_DONE, .a = w->users};
+    struct rh_event request = w->request;
+    struct rh_gather *own = w->own;
+
+    walk_free(sh, w);
+    if (own)
+        rh_gather_reply(sh, own, sh->tid, &reply);
+    else
+        rh_mesh_reply(sh->mesh, &request, &reply);
+}
+
+static void hand_out(struct rh_shard *sh, struct walk *w, struct rh_conn *c)
+{
+    struct rh_session *s = c->session;
+
+    if (c->kind != RH_IS_WS || c->state != RH_CONN_OPEN || !s || s->attached > w->attached_max ||
+        !meant(w, s))
+        return;
+    if (rh_conn_push(sh, c, w->h) != RH_OK || s->user->broadcast == w->number)
+        return;
+    s->user->broadcast = w->number;
+    w->users++;
+}
+
+/* Goes on; returns how many connections it looked at. */
+static unsigned walk_on(struct rh_shard *sh, struct walk *w, unsigned budget)
+{
+    unsigned looked = 0;
+
+    for (; looked < budget && w->slot < sh->slab_count * RH_SLAB; looked++, w->slot++) {
+        struct rh_conn *slab = sh->slabs[w->slot / RH_SLAB];
+        uint32_t at = w->slot % RH_SLAB;
+
+        if (at + 8 < RH_SLAB)
+            __builtin_prefetch(slab[at + 8].session);
+        hand_out(sh, w, &slab[at]);
+    }
+    return looked;
+}
+
+unsigned rh_broadcast_run(struct rh_shard *sh, unsigned budget)
+{
+    unsigned looked = 0;
+
+    while (looked < budget && !rh_list_empty(&sh->broadcasts)) {
+        struct walk *w = rh_container_of(sh->broadcasts.next, struct walk, node);
+
+        looked += walk_on(sh, w, budget - looked);
+        if (w->slot == sh->slab_count * RH_SLAB)
+            walk_end(sh, w);
+    }
+    return looked;
+}
+
+void rh_broadcast_pop(struct rh_shard *sh, const struct rh_event *ev)
+{
+    struct rh_event reply = {.kind = RH_EV_BROADCAST_DONE, .flags = NOT_THERE};
+    struct walk *w = walk_create(sh, ev->msg);
+
+    if (w) {
+        w->request = *ev;
+        return;
+    }
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    rh_msg_drop_any(ev->msg);
+    rh_mesh_reply(sh->mesh, ev, &reply);
+}
+
+void rh_broadcasts_fini(struct rh_shard *sh)
+{
+    while (!rh_list_empty(&sh->broadcasts))
+        walk_free(sh, rh_container_of(sh->broadcasts.next, struct walk, node));
+}
+
+/* ---- the answers of all shards ---- */
+
+void rh_broadcast_done_pop(struct rh_shard *sh, const struct rh_event *ev)
+{
+    rh_gather_reply(sh, ev->cookie, ev->from, ev);
+}
+
+static struct asked *asked_of(struct rh_gather *g)
+{
+    return rh_container_of(g, struct asked, gather);
+}
+
+static void take(struct rh_shard *sh, struct rh_gather *g, const struct rh_event *reply)
+{
+    asked_of(g)->users += reply->a;
+    if (reply->flags & NOT_THERE)
+        g->partial = true;
+}
+
+static void answer(struct rh_shard *sh, struct rh_gather *g)
+{
+    const struct asked *a = asked_of(g);
+    struct rh_conn *c = rh_conn_find(sh, (uint32_t)a->conn, (uint32_t)(a->conn >> 32));
+    struct rh_frame f;
+
+    if (!c || !a->request_id_len ||
+        !rh_frame_begin(sh, c, &f, RH_FRAME_ROOM + a->request_id_len + a->id_len))
+        return;
+    rh_put_response(&f.w, (struct rh_span){a->bytes, a->request_id_len});
+    RH_PUT(&f.w, "{\"id\":\"");
+    rh_put(&f.w, a->bytes + a->request_id_len, a->id_len);
+    RH_PUT(&f.w, "\",\"recipients\":");
+    rh_put_u64(&f.w, a->users);
+    if (g->partial)
+        RH_PUT(&f.w, ",\"partial\":true");
+    RH_PUT(&f.w, "}");
+    rh_put_answer_end(sh, c, &f.w);
+    rh_frame_end(sh, c, &f);
+}
+
+static void end(struct rh_shard *sh, struct rh_gather *g)
+{
+    sh->broadcasts_out--;
+    rh_mem_free(asked_of(g));
+}
+
+/* NULL: no memory. */
+static struct asked *asked_create(const struct rh_conn *c, struct rh_span request_id,
+                                  struct rh_span id)
+{
+    struct asked *a = rh_mem_zalloc(sizeof(*a) + request_id.len + id.len);
+
+    if (!a)
+        return NULL;
+    a->conn = (uint64_t)c->gen << 32 | c->slot;
+    a->request_id_len = request_id.len;
+    a->id_len = id.len;
+    if (request_id.len)
+        memcpy(a->bytes, request_id.at, request_id.len);
+    memcpy(a->bytes + request_id.len, id.at, id.len);
+    return a;
+}
+
+/* ---- the request ---- */
+
+enum { P_CONTENT, P_TYPES, P_ROLES, P_PRIORITY, P_ID, P_N };
+
+static const struct rh_param rows[P_N] = {
+    [P_CONTENT] = RH_PARAM_ROW("content", ANY, true),
+    [P_TYPES] = RH_PARAM_ROW("user_types", ARRAY, false),
+    [P_ROLES] = RH_PARAM_ROW("roles", ARRAY, false),
+    [P_PRIORITY] = RH_PARAM_ROW("priority", STRING, false),
+    [P_ID] = RH_PARAM_ROW("id", STRING, false),
+};
+
+/* A checked request; spans point into the client's text or into id_text. */
+struct order {
+    struct rh_json p[P_N];
+    struct rh_span id;
+    bool high;
+    uint32_t filters_len; /* 0: none */
+    char id_text[RH_ID_GIVEN_MAX];
+};
+
+/* Adds to the length of the filters. */
+static bool check_filter(struct rh_json list, uint32_t *len)
+{
+    struct rh_json_iter it;
+    struct rh_json value;
+    unsigned count = 0;
+
+    *len += 1;
+    if (list.kind == RH_JSON_NONE)
+        return true;
+    rh_json_elements(&it, list);
+    while (rh_json_next_element(&it, &value)) {
+        size_t value_len = value.kind == RH_JSON_STRING ? rh_json_str_len(value.raw) : 0;
+
+        if (value_len == 0 || value_len > RH_NAME_MAX || ++count > RH_FILTER_MAX)
+            return false;
+        *len += 1 + (uint32_t)value_len;
+    }
+    return true;
+}
+
+/* NULL, or why it is refused with 400. */
+static const char *check(struct rh_shard *sh, struct order *o)
+{
+    const char *priority;
+    const char *why = rh_check_id(sh, o->p[P_ID], o->id_text, &o->id);
+
+    o->filters_len = 0;
+    if (!why)
+        why = rh_check_priority(o->p[P_PRIORITY], &priority, &o->high);
+    if (!why && !check_filter(o->p[P_TYPES], &o->filters_len))
+        why = "user_types: at most 64 strings of 1 to 128 bytes";
+    if (!why && !check_filter(o->p[P_ROLES], &o->filters_len))
+        why = "roles: at most 64 strings of 1 to 128 bytes";
+    if (o->p[P_TYPES].kind == RH_JSON_NONE && o->p[P_ROLES].kind == RH_JSON_NONE)
+        o->filters_len = 0;
+    return why;
+}
+
+static uint8_t *put_filter(uint8_t *at, struct rh_json list)
+{
+    uint8_t *count = at++;
+    struct rh_json_iter it;
+    struct rh_json value;
+
+    *count = 0;
+    if (list.kind == RH_JSON_NONE)
+        return at;
+    *count = 1;
+    rh_json_elements(&it, list);
+    while (rh_json_next_element(&it, &value)) {
+        int len = rh_json_str_decode((char *)at + 1, RH_NAME_MAX, value.raw);
+
+        *at = (uint8_t)len;
+        at += 1 + len;
+        ++*count;
+    }
+    return at;
+}
+
+static void put_text(struct rh_shard *sh, struct rh_writer *w, const struct order *o,
+                     const struct rh_user *from)
+{
+    rh_put_notify(w, RH_SPAN("broadcast"));
+    RH_PUT(w, "{\"id\":\"");
+    rh_put(w, o->id.at, o->id.len);
+    RH_PUT(w, "\",\"from\":");
+    rh_put_str(w, (struct rh_span){from->name, from->name_len});
+    RH_PUT(w, ",\"content\":");
+    rh_put(w, o->p[P_CONTENT].raw.at, o->p[P_CONTENT].raw.len);
+    RH_PUT(w, "}");
+    rh_put_notify_end(sh, w);
+}
+
+static size_t text_room(const struct order *o, const struct rh_user *from)
+{
+    return NOTIFY_ROOM + RH_JSON_ESCAPED_MAX(from->name_len) + o->p[P_CONTENT].raw.len;
+}
+
+/* NULL: no memory. */
+static struct rh_msg *make_message(struct rh_shard *sh, const struct order *o,
+                                   const struct rh_user *from)
+{
+    size_t room = text_room(o, from), len, head_len;
+    struct rh_msg *msg = rh_msg_create(room + o->filters_len);
+    uint8_t head[RH_WS_HEAD_MAX];
+    struct rh_writer w;
+
+    if (!msg)
+        return NULL;
+    rh_writer_init(&w, msg->bytes + RH_MSG_HEAD_ROOM, room);
+    put_text(sh, &w, o, from);
+    rh_assert(!w.full);
+    len = rh_writer_len(&w);
+    head_len = rh_ws_head(head, RH_WS_TEXT, true, len, NULL);
+    msg->frame_at = (uint32_t)(RH_MSG_HEAD_ROOM - head_len);
+    msg->frame_len = (uint32_t)(head_len + len);
+    memcpy(msg->bytes + msg->frame_at, head, head_len);
+    msg->key_at = (uint32_t)(RH_MSG_HEAD_ROOM + len);
+    msg->key_len = o->filters_len;
+    if (o->filters_len)
+        put_filter(put_filter(msg->bytes + msg->key_at, o->p[P_TYPES]), o->p[P_ROLES]);
+    msg->kind = RH_MSG_BROADCAST;
+    msg->high = o->high;
+    msg->accepted_ns = sh->now_ns;
+    return msg;
+}
+
+/* Sets out everywhere; false: no memory, nothing happened. */
+static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                  const struct order *o, uint32_t cost)
+{
+    static const struct rh_gather_verbs verbs = {take, answer, end};
+    struct rh_msg *msg = make_message(sh, o, c->user);
+    struct asked *a = msg ? asked_create(c, request_id, o->id) : NULL;
+    struct walk *w = a ? walk_create(sh, msg) : NULL;
+    struct rh_event ev = {.kind = RH_EV_BROADCAST, .msg = msg};
+
+    if (!w) {
+        rh_msg_drop_any(msg);
+        rh_mem_free(a);
+        return false;
+    }
+    w->own = &a->gather;
+    rh_msg_hold_any(msg, sh->env->shards - 1);
+    rh_gather_begin(sh, &a->gather, &verbs);
+    rh_gather_ask(sh, &a->gather, &ev, cost);
+    sh->broadcasts_out++;
+    rh_stat_add(&sh->stats, RH_STAT_messages_sent, 1);
+    return true;
+}
+
+/* RH_WIRE_NONE, or the error that it is refused with. */
+static enum rh_wire_error admit(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+                                const struct order *o, uint32_t cost, const char **ret_why)
+{
+    if (!rh_rate_take(&c->user->broadcast_ns, sh->now_ns / 60, sh->cfg->rooms_broadcasts_per_minute,
+                      0)) {
+        *ret_why = "too many broadcasts within a minute";
+        return RH_WIRE_rate_limited;
+    }
+    if (start(sh, c, request_id, o, cost))
+        return RH_WIRE_NONE;
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    *ret_why = NO_MEMORY;
+    return RH_WIRE_unavailable;
+}
+
+/* First come, first served. */
+static bool may_start(const struct rh_shard *sh)
+{
+    return sh->broadcasts_out < RH_BROADCASTS_MAX && rh_list_empty(&sh->credit[sh->tid]);
+}
+
+int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                         unsigned *ret_shard)
+{
+    const struct rh_extra *extra = c->session->extra;
+    enum rh_wire_error err;
+    const char *why = NULL;
+    struct order o;
+    uint32_t cost;
+
+    if (!rh_span_eq(type_of(extra), RH_SPAN("admin")) &&
+        !rh_span_eq(role_of(extra), RH_SPAN("admin"))) {
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_forbidden, "only an admin may broadcast");
+        return RH_OK;
+    }
+    if (!rh_request_params(sh, c, env, rows, P_N, o.p))
+        return RH_OK;
+    err = RH_WIRE_bad_request;
+    why = check(sh, &o);
+    if (!why) {
+        cost = (uint32_t)RH_MIN(text_room(&o, c->user) + o.filters_len, (size_t)RH_CREDIT_BYTES);
+        *ret_shard = sh->tid;
+        if (!may_start(sh) || !rh_gather_open(sh, cost, ret_shard))
+            return RH_EFULL;
+        err = admit(sh, c, env->request_id, &o, cost, &why);
+    }
+    if (err != RH_WIRE_NONE)
+        rh_respond_error(sh, c, env->request_id, err, why);
+    return RH_OK;
+}

@@ -1,0 +1,259 @@
+/* Sessions: who ends at once, who waits, who is found again, and what a closing connection owes. */
+#include "tests/shard/session_rig.h"
+
+static struct rh_span id_of(const struct rh_session *s)
+{
+    static char text[32];
+
+    rh_hex(text, s->id, sizeof(s->id));
+    return (struct rh_span){text, sizeof(text)};
+}
+
+RH_TEST(session, has_a_name_by_which_its_own_user_finds_it)
+{
+    struct rh_session *s, *other;
+
+    begin();
+    s = arrive("u");
+    other = arrive("v");
+    RH_OK_IF(rh_session_find(s->user, id_of(s)) == s);
+    RH_OK_IF(!rh_session_find(s->user, id_of(other)));
+    RH_OK_IF(!rh_session_find(s->user, (struct rh_span){"", 0}));
+    RH_EQ_U64(rig.sh->sessions, 2);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 2);
+    end();
+}
+
+RH_TEST(session, ends_at_once_by_goodbye_and_by_some_codes)
+{
+    static const struct {
+        unsigned code;
+        bool goodbye, ends;
+    } rows[] = {
+        {1000, true, true},  {1000, false, false}, {1001, false, false}, {1006, false, false},
+        {4400, false, true}, {4401, false, true},  {4403, false, true},  {4408, false, false},
+        {4409, false, true}, {4410, false, false}, {4429, false, true},  {1013, false, false},
+    };
+
+    begin();
+    for (unsigned i = 0; i < RH_COUNT(rows); i++) {
+        struct rh_session *s = arrive("u");
+
+        conn_die(s->conn, rows[i].code, rows[i].goodbye);
+        RH_EQ_INT(rig.sh->sessions == 0, rows[i].ends);
+        RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], !rows[i].ends);
+        RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 0);
+        rig.sh->now_ms += rig.cfg->resume_window_ms;
+        rh_session_expire(rig.sh);
+        RH_EQ_U64(rig.sh->sessions, 0);
+        RH_EQ_U64(rh_map_count(&rig.sh->users), 0);
+    }
+    end();
+}
+
+RH_TEST(session, ends_at_once_without_a_window_and_while_draining)
+{
+    begin();
+    rig.cfg->resume_window_ms = 0;
+    conn_die(arrive("u")->conn, 1006, false);
+    RH_EQ_U64(rig.sh->sessions, 0);
+    rig.cfg->resume_window_ms = 10000;
+    conn_die(arrive("u")->conn, 1006, false);
+    RH_EQ_U64(rig.sh->sessions, 1);
+    rig.sh->draining = true;
+    conn_die(arrive("u")->conn, 1006, false);
+    RH_EQ_U64(rh_session_next_ms(rig.sh), 0);
+    rh_session_expire(rig.sh);
+    RH_EQ_U64(rig.sh->sessions, 0);
+    end();
+}
+
+RH_TEST(session, waits_for_its_window_oldest_first)
+{
+    struct rh_session *young;
+
+    begin();
+    RH_EQ_U64(rh_session_next_ms(rig.sh), UINT64_MAX);
+    rig.cfg->resume_window_ms = 500;
+    conn_die(arrive("u")->conn, 1006, false);
+    rig.sh->now_ms += 100;
+    young = arrive("v");
+    conn_die(young->conn, 1006, false);
+    RH_EQ_U64(rh_session_next_ms(rig.sh), 400);
+    rig.sh->now_ms += 399;
+    rh_session_expire(rig.sh);
+    RH_EQ_U64(rig.sh->sessions, 2);
+    rig.sh->now_ms += 1;
+    rh_session_expire(rig.sh);
+    RH_EQ_U64(rig.sh->sessions, 1);
+    RH_EQ_U64(rh_session_next_ms(rig.sh), 100);
+    rig.cfg->resume_window_ms = 50; /* the present one counts */
+    rh_session_expire(rig.sh);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_expired], 2);
+    end();
+}
+
+RH_TEST(session, taken_over_closes_the_old_connection_and_does_not_end)
+{
+    struct rh_conn *old;
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    old = s->conn;
+    RH_OK_IF(come_back(s));
+    RH_EQ_U64(rig.close_code[old->slot], 4409);
+    RH_OK_IF(!old->session && s->conn != old && !s->detached_ms);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 1);
+    conn_die(old, 1006, false);
+    RH_EQ_U64(rig.sh->sessions, 1);
+    conn_die(s->conn, 1006, false); /* and again, out of the window */
+    RH_OK_IF(come_back(s));
+    RH_OK_IF(rh_list_empty(&rig.sh->detached));
+    end();
+}
+
+RH_TEST(session, that_was_never_opened_is_undone)
+{
+    struct rh_session *s;
+    struct rh_conn *c;
+
+    begin();
+    s = arrive("u");
+    c = s->conn;
+    rh_session_unattach(rig.sh, s);
+    RH_EQ_U64(rig.sh->sessions, 0);
+    conn_die(c, 1013, false);
+
+    s = arrive("u");
+    RH_OK_IF(join(s, "a", UINT64_MAX));
+    settle_down();
+    conn_die(s->conn, 1006, false);
+    RH_OK_IF(come_back(s));
+    c = s->conn;
+    rh_session_unattach(rig.sh, s); /* this one is waited for again */
+    RH_OK_IF(s->detached_ms && !s->conn);
+    conn_die(c, 1013, false);
+    settle_down();
+    RH_EQ_U64(room("a")->members[0].live, 0);
+    RH_EQ_U64(room("a")->members[0].subs, 1);
+    end();
+}
+
+RH_TEST(session, that_ends_takes_its_rooms_along)
+{
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    RH_OK_IF(join(s, "a", UINT64_MAX) && join(s, "b", UINT64_MAX));
+    settle_down();
+    RH_EQ_U64(room("a")->members[0].live, 1);
+    conn_die(s->conn, 1006, false);
+    settle_down();
+    RH_EQ_U64(room("a")->members[0].live, 0);
+    RH_EQ_U64(room("a")->members[0].subs, 1);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_subscriptions], 2);
+    rig.sh->now_ms += rig.cfg->resume_window_ms;
+    rh_session_expire(rig.sh);
+    settle_down();
+    RH_EQ_U64(room("a")->members[0].subs, 0);
+    RH_EQ_U64(room("b")->members[0].subs, 0);
+    end();
+}
+
+RH_TEST(session, goes_back_to_the_first_message_that_did_not_get_through)
+{
+    struct rh_session *s;
+    struct rh_conn *c;
+
+    begin();
+    s = arrive("u");
+    c = s->conn;
+    RH_OK_IF(join(s, "a", UINT64_MAX));
+    settle_down();
+    for (unsigned i = 0; i < 10; i++)
+        publish(room("a"));
+    settle_down();
+    RH_EQ_U64(sub_of_room(s, "a")->seq, 10);
+    conn_send(c, 4, false);
+    RH_EQ_U64(rig.got_count, 4);
+    conn_send(c, 3, true); /* 5, 6, 7 fly and do not arrive */
+    conn_leave(c, 1006, false);
+    RH_EQ_U64(sub_of_room(s, "a")->seq, 10); /* it may still send */
+    publish(room("a"));
+    settle_down(); /* to nobody */
+    conn_die(c, 1006, false);
+    RH_EQ_U64(sub_of_room(s, "a")->seq, 4);
+    RH_OK_IF(come_back(s));
+    settle_down();
+    RH_EQ_U64(rig.last.since, 4);
+    RH_OK_IF(rig.last.again && rig.last.notify && rig.last.live && rig.last.has_epoch);
+    conn_send(s->conn, 64, false);
+    RH_EQ_U64(rig.got_count, 11);
+    RH_EQ_U64(rig.got[4].from, 5);
+    RH_EQ_U64(rig.got[10].from, 11);
+    end();
+}
+
+RH_TEST(session, asks_are_counted_for_its_present_connection_only)
+{
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    RH_OK_IF(join(s, "a", UINT64_MAX) && join(s, "b", UINT64_MAX));
+    RH_EQ_U64(s->asks, 2);
+    conn_die(s->conn, 1006, false);
+    RH_EQ_U64(s->asks, 0);
+    RH_OK_IF(come_back(s));
+    settle_down();
+    RH_EQ_U64(s->asks, 0);
+    RH_EQ_U64(rig.responses, 2); /* what was asked before has nobody to hear it */
+    end();
+}
+
+RH_TEST(session, fini_frees_all_without_telling)
+{
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    RH_OK_IF(join(s, "a", UINT64_MAX));
+    settle_down();
+    conn_die(s->conn, 1006, false);
+    s = arrive("v");
+    RH_OK_IF(join(s, "a", 0));
+    settle_down();
+    rh_sessions_fini(rig.sh);
+    RH_EQ_U64(rig.sh->sessions, 0);
+    memset(rig.rooms, 0, sizeof(rig.rooms));
+    rig.sh->stats.v[RH_STAT_subscriptions] = 0;
+    end();
+}
+
+static void one_visit(void *arg)
+{
+    uint64_t left = rh_mem_fail_left();
+    struct rh_session *s;
+
+    rh_mem_fail_nth(0);
+    begin();
+    rh_mem_fail_nth(left);
+    s = arrive("u");
+    if (s && s->conn && join(s, "a", 0))
+        settle_down();
+    left = rh_mem_fail_left();
+    if (left)
+        rh_mem_fail_nth(left);
+    for (unsigned i = 0; i < CONNS; i++)
+        conn_die(&rig.conns[i], 1006, false);
+    left = rh_mem_fail_left();
+    end();
+    rh_mem_fail_nth(left);
+}
+
+RH_TEST(session, survives_any_allocation_that_fails)
+{
+    rh_test_fail_each_alloc(one_visit, NULL);
+}
