@@ -8,8 +8,12 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import statistics
 import subprocess
+import tempfile
+import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / os.environ.get("VARIANT", "release")
@@ -42,26 +46,82 @@ class Server:
         self.process.stdout.close()
 
 
-def ringhubd(cpus, shards):
-    return Server(cpus, BUILD / "ringhubd", "--listen", "127.0.0.1:0", "--shards", shards, "--set",
-                  "echo.enabled=true", "--set", "log.level=warn")
+    def metrics(self):
+        """All samples of ringhubd's /metrics: {'name{label="x"}': value}."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+                for line in lines if line and line[0] != "#"}
+
+    def metric(self, name):
+        """The sum of all samples of that name, whatever their labels."""
+        return sum(value for key, value in self.metrics().items()
+                   if key == name or key.startswith(name + "{"))
+
+    def wait_until(self, condition, what, seconds=60):
+        """Waits until condition(self) is true; the run is over if that does not happen."""
+        end = time.monotonic() + seconds
+        while not condition(self):
+            if time.monotonic() > end:
+                raise SystemExit(f"did not happen within {seconds} s: {what}")
+            time.sleep(0.2)
+
+
+def ringhubd(cpus, shards, *sets):
+    """A hub; `sets` are further settings such as "limits.slow_consumer=drop_oldest"."""
+    command = [BUILD / "ringhubd", "--listen", "127.0.0.1:0", "--shards", shards]
+    for setting in ("echo.enabled=true", "log.level=warn", *sets):
+        command += ["--set", setting]
+    return Server(cpus, *command)
 
 
 def floor_echo(cpus, size):
     return Server(cpus, BUILD / "bench" / "floor_echo", "--listen", "127.0.0.1:0", "--size", size)
 
 
+def floor_fanout(cpus, size, text):
+    return Server(cpus, BUILD / "bench" / "floor_fanout", "--listen", "127.0.0.1:0", "--size", size,
+                  "--text", text)
+
+
+class Load:
+    """One run of the load tool that goes on beside this script; finish() gives its figures."""
+
+    def __init__(self, cpus, server, mode, path, *args):
+        self.out = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            ["taskset", "-c", cpus, BUILD / "ringhub-bench", mode, "--url",
+             f"ws://{server.address}{path}", "--pid", str(server.pid), "--json", "-",
+             *map(str, args)], stdout=self.out)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.out.close()
+
+    def finish(self, early=False):
+        """Waits for its end, or brings it about; its figures, as docs/benchmarking.md explains."""
+        if early:
+            self.process.send_signal(signal.SIGINT)
+        status = self.process.wait()
+        self.out.seek(0)
+        text = self.out.read()
+        if status == 2 or not text:
+            raise SystemExit(f"the load tool failed with status {status}")
+        figures = json.loads(text)
+        if not figures["ok"]:
+            raise SystemExit(f"the server is faulty: {figures['counts']} {figures['first_faults']}")
+        return figures
+
+
 def load(cpus, server, mode, path, *args):
-    """One run; its figures, as docs/benchmarking.md explains them."""
-    done = subprocess.run(["taskset", "-c", cpus, BUILD / "ringhub-bench", mode, "--url",
-                           f"ws://{server.address}{path}", "--pid", str(server.pid), "--json", "-",
-                           *map(str, args)], capture_output=True, text=True, check=False)
-    if done.returncode == 2 or not done.stdout:
-        raise SystemExit(done.stderr)
-    figures = json.loads(done.stdout)
-    if not figures["ok"]:
-        raise SystemExit(f"the server is faulty: {figures['counts']} {figures['first_faults']}")
-    return figures
+    """One run from beginning to end; its figures."""
+    with Load(cpus, server, mode, path, *args) as run:
+        return run.finish()
 
 
 def quartiles(values):

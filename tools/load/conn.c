@@ -16,7 +16,7 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "proto/mask.h"
-#include "tools/load/load.h"
+#include "tools/load/envelope.h"
 
 #define BYTES_FIRST 256
 #define OP_BITS     2
@@ -48,6 +48,7 @@ void load_conn_fini(struct load_conn *c)
     rh_mem_free(c->out.at);
     rh_mem_free(c->flight.at);
     load_flow_fini(&c->flow);
+    load_inbox_fini(&c->inbox);
 }
 
 /* ---- ending ---- */
@@ -70,6 +71,8 @@ static void end(struct load_worker *w, struct load_conn *c)
 
 void load_conn_fail(struct load_worker *w, struct load_conn *c, const char *fmt, ...)
 {
+    const struct load_mode *mode = w->run->opts->mode;
+    bool broke = c->state == LOAD_OPEN;
     char why[256];
     va_list args;
 
@@ -91,6 +94,8 @@ void load_conn_fail(struct load_worker *w, struct load_conn *c, const char *fmt,
         load_open_ended(w, c);
     }
     end(w, c);
+    if (broke && mode->on_broken)
+        mode->on_broken(w, c);
 }
 
 /* ---- sending ---- */
@@ -186,7 +191,10 @@ static void on_sent(struct load_worker *w, struct load_conn *c, int res)
 void load_conn_receive(struct load_worker *w, struct load_conn *c, bool waits)
 {
     c->receiving = true;
-    rh_uring_recv_multi(w->uring, c->fd, waits, load_conn_tag(c, LOAD_OP_RECV));
+    if (c->slow) /* such that it can stop */
+        rh_uring_recv_once(w->uring, c->fd, load_conn_tag(c, LOAD_OP_RECV));
+    else
+        rh_uring_recv_multi(w->uring, c->fd, waits, load_conn_tag(c, LOAD_OP_RECV));
 }
 
 static bool is_alive(const struct load_conn *c)
@@ -194,18 +202,36 @@ static bool is_alive(const struct load_conn *c)
     return c->state == LOAD_OPEN || c->state == LOAD_GREETING;
 }
 
-/* The first message of ringhub's is its welcome; it may come in pieces. */
-static void on_greeting(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
+bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                     struct rh_span *ret_text)
 {
+    if (ev->first && ev->last) {
+        *ret_text = (struct rh_span){(const char *)ev->data, (uint32_t)ev->len};
+        return true;
+    }
     if (ev->first)
         c->whole.len = 0;
     if (!load_bytes_add(&c->whole, ev->data, ev->len)) {
-        load_conn_fail(w, c, "no memory for its welcome");
-        return;
+        load_conn_fail(w, c, "no memory for a message in pieces");
+        return false;
     }
-    if (!ev->last)
+    *ret_text = (struct rh_span){(const char *)c->whole.at, c->whole.len};
+    return ev->last;
+}
+
+/* The first message of ringhub's is its welcome. */
+static void on_greeting(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
+{
+    struct load_envelope e;
+    struct rh_span text;
+
+    if (!load_conn_whole(w, c, ev, &text))
         return;
-    if (load_send_is_welcome((const char *)c->whole.at, c->whole.len))
+    if (!load_envelope_read(text, &e))
+        load_conn_fail(w, c, "what greets it is no JSON object; is this ringhub's /ws?");
+    else if (c->welcomed)
+        w->run->opts->mode->on_greeting(w, c, &e, text);
+    else if (load_envelope_is(&e, "notify", "welcome"))
         load_open_welcome(w, c);
     else
         load_conn_fail(w, c, "its first message is no welcome; is this ringhub's /ws?");
@@ -284,7 +310,7 @@ static void on_recv(struct load_worker *w, struct load_conn *c, const struct rh_
         load_conn_fail(w, c, "receiving failed: %s", strerror(-cqe->res));
     if (c->state == LOAD_DEAD)
         close_when_idle(w, c);
-    else if (!c->receiving)
+    else if (!c->receiving && !(c->slow && c->state == LOAD_OPEN))
         load_conn_receive(w, c, cqe->res == -ENOBUFS);
 }
 
@@ -297,6 +323,7 @@ void load_conn_on_cqe(struct load_worker *w, const struct rh_cqe *cqe)
         load_open_connected(w, c, cqe->res);
         break;
     case LOAD_OP_RECV:
+        w->now_ns = rh_clock_mono_ns();
         on_recv(w, c, cqe);
         break;
     default:

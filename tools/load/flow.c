@@ -108,6 +108,12 @@ void load_flow_give_up(struct load_flow *f, uint64_t seq)
     mark(f, seq, DONE);
 }
 
+uint64_t load_flow_intended(const struct load_flow *f, uint64_t seq)
+{
+    rh_assert(in_window(f, seq));
+    return slot(f, seq)->intended_ns;
+}
+
 uint64_t load_flow_outstanding(const struct load_flow *f)
 {
     return f->next - f->delivered;

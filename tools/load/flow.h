@@ -60,7 +60,8 @@ bool load_flow_answer(struct load_flow *f, uint64_t seq, uint64_t *ret_intended_
 /* Message `seq` was refused by the server: neither delivery nor answer is waited for. */
 void load_flow_give_up(struct load_flow *f, uint64_t seq);
 
-/* Questions. Outstanding: sent and not delivered. */
+/* Questions. Outstanding: sent and not delivered. Intended: of an unfinished message. */
+uint64_t load_flow_intended(const struct load_flow *f, uint64_t seq);
 uint64_t load_flow_outstanding(const struct load_flow *f);
 bool load_flow_done(const struct load_flow *f);
 void load_flow_missing(const struct load_flow *f, uint64_t *ret_lost, uint64_t *ret_unanswered);

@@ -6,8 +6,9 @@
  *                    -> pace  when messages are due
  *                    -> open  sockets and handshakes, a bounded number at a time; the goodbye
  *                    -> conn  one connection: bytes in, frames out
- *                         -> mode_*   what messages mean: echo, send
- *                              -> flow, payload   order and content, checked
+ *                         -> mode_*   what messages mean: echo, send, fanout
+ *                              -> envelope   what ringhub says
+ *                              -> flow, audience, payload   order and content, checked
  *          -> report  text and JSON
  *
  * Threads    the conductor (main) and the workers. A worker alone touches its connections; what
@@ -23,6 +24,7 @@
 #include "core/prng.h"
 #include "core/uring.h"
 #include "proto/ws.h"
+#include "tools/load/audience.h"
 #include "tools/load/flow.h"
 #include "tools/load/opts.h"
 
@@ -33,6 +35,8 @@
 #define LOAD_OUT_BYTES    (1u << 20)            /* unsent bytes of a connection: then it holds */
 #define LOAD_LATE_NS      UINT64_C(1000000)     /* the tool itself is late from here on */
 #define LOAD_BUSY_PERCENT 90                    /* of a CPU: the tool is the bottleneck above */
+#define LOAD_COPIES       LOAD_DEPTH_MAX        /* fanout: messages remembered by a worker */
+#define LOAD_NAME_ROOM    32                    /* bytes that a user's or room's name needs */
 
 /* ---- what is counted ---- */
 
@@ -61,11 +65,16 @@ struct load_counts {
 #undef LOAD_COUNT_FIELD
 };
 
-static inline void load_count(_Atomic uint64_t *count) /* by its only writer */
+static inline void load_count_more(_Atomic uint64_t *count, uint64_t more) /* by its only writer */
 {
     uint64_t now = atomic_load_explicit(count, memory_order_relaxed);
 
-    atomic_store_explicit(count, now + 1, memory_order_relaxed);
+    atomic_store_explicit(count, now + more, memory_order_relaxed);
+}
+
+static inline void load_count(_Atomic uint64_t *count)
+{
+    load_count_more(count, 1);
 }
 
 /* ---- one connection ---- */
@@ -76,7 +85,7 @@ static inline void load_count(_Atomic uint64_t *count) /* by its only writer */
     X(IDLE, 1u << LOAD_CONNECTING | 1u << LOAD_DEAD)                                               \
     X(CONNECTING, 1u << LOAD_UPGRADING | 1u << LOAD_DEAD)                                          \
     X(UPGRADING, 1u << LOAD_GREETING | 1u << LOAD_OPEN | 1u << LOAD_DEAD)                          \
-    X(GREETING, 1u << LOAD_OPEN | 1u << LOAD_DEAD) /* waits for ringhub's welcome */               \
+    X(GREETING, 1u << LOAD_OPEN | 1u << LOAD_DEAD) /* waits for ringhub's welcome, and its room */ \
     X(OPEN, 1u << LOAD_GOODBYE | 1u << LOAD_DEAD)                                                  \
     X(GOODBYE, 1u << LOAD_DEAD)                                                                    \
     X(DEAD, 0)
@@ -99,6 +108,8 @@ struct load_conn {
     bool receiving; /* the kernel has a receive of ours */
     bool sending;   /* the kernel has `flight` */
     bool dirty;     /* stands in the worker's list: `out` has bytes */
+    bool slow;      /* fanout: once open it does not read any more */
+    bool welcomed;  /* ringhub's welcome has come */
     int fd;
     uint8_t key[4];
     uint64_t started_ns;          /* when it began to connect */
@@ -107,17 +118,24 @@ struct load_conn {
     struct rh_ws ws;
     uint32_t tail_len;
     uint8_t tail[RH_WS_TAIL_MAX]; /* what the parser wants to see again */
-    struct load_bytes whole;      /* send: a message that came in pieces */
+    struct load_bytes whole;      /* send, fanout: a message that came in pieces */
 
     struct load_bytes out;    /* being filled */
     struct load_bytes flight; /* with the kernel */
 
-    struct load_flow flow; /* what this connection sends */
-    struct load_seen seen; /* echo: the message that is coming in */
-    uint64_t due;          /* open loop: messages whose time has come, sent or not */
+    struct load_flow flow;   /* what this connection sends */
+    struct load_seen seen;   /* echo: the message that is coming in */
+    struct load_inbox inbox; /* fanout: what it got of the publisher's messages */
+    uint64_t due;            /* open loop: messages whose time has come, sent or not */
 };
 
 /* ---- one thread ---- */
+
+/* A message as ringhub sends it to all, once it was found to be right. */
+struct load_copy {
+    uint64_t seq;
+    struct load_bytes text; /* empty: none */
+};
 
 enum load_phase {
     LOAD_OPENING,  /* handshakes */
@@ -140,6 +158,7 @@ struct load_worker {
     struct rh_prng prng;
     struct load_conn *conns;
     uint32_t conns_count;
+    uint32_t senders;         /* the first so many of these send */
     uint32_t open_next;       /* the first that has not begun to connect */
     uint32_t opening;         /* handshakes in progress */
     uint64_t open_began_ns;   /* when it began with the first */
@@ -151,7 +170,11 @@ struct load_worker {
     uint8_t *scratch;    /* a message before it is masked */
     size_t scratch_room;
     bool greets;         /* the path is ringhub's: connections begin with a welcome */
-    uint64_t until_ns;   /* of draining or saying goodbye */
+    uint64_t now_ns;     /* when the bytes that are being looked at had come */
+    uint32_t text_bytes; /* fanout: of a message as ringhub sends it */
+    struct load_copy copies[LOAD_COPIES]; /* fanout: of message n: copies[n % LOAD_COPIES] */
+    struct load_audience audience;        /* fanout: its readers */
+    uint64_t until_ns;                    /* of draining or saying goodbye */
     uint64_t checked_ns; /* when all connections were looked at last, to see whether it is over */
     int rc;              /* why it gave up, RH_OK otherwise */
     struct rh_fault fault;
@@ -173,6 +196,12 @@ struct load_worker {
 struct load_run {
     const struct load_opts *opts;
     char id[9]; /* random letters: names of users differ from run to run */
+    struct load_worker *workers;
+    struct load_stream stream; /* fanout */
+
+    /* Workers whose loop has not ended: until it is 0 each keeps its ring, as others may wake it.
+     * Release when leaving, acquire when looking. */
+    _Atomic uint32_t at_work;
 
     /* The conductor writes, workers read. start_ns is 0 until there is a start; the others stand
      * before it (release and acquire on start_ns). end_ns may be brought forward later. */
@@ -191,29 +220,47 @@ static inline uint64_t load_time(const _Atomic uint64_t *at)
 
 /* ---- modes ---- */
 
+struct load_envelope;
+
 struct load_mode {
     const char *name;
-    bool sends; /* messages, that is */
-    bool pairs; /* connection i sends to i ^ 1 */
-    bool users; /* names its users: needs ringhub's /ws */
+    const char *unit; /* what is counted: message, delivery */
+    bool sends;       /* messages, that is */
+    bool pairs;       /* connection i sends to i ^ 1 */
+    bool users;       /* names its users: needs ringhub's /ws */
+    bool fans_out;    /* connection 0 alone sends, to all */
 
     /* Writes one message into w->scratch (which has load_mode_room bytes) and returns its length. */
     size_t (*build)(struct load_worker *w, struct load_conn *c, uint64_t seq);
     /* A piece of a message came in on an open connection. */
     void (*on_data)(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev);
     uint8_t opcode; /* of what it sends, unless --text says otherwise */
+
+    /* Modes with users: what load_envelope_take calls. */
+    void (*on_answer)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
+                      struct rh_span text);
+    void (*on_notify)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
+                      struct rh_span text);
+
+    /* A mode that fans out: a message behind the welcome while it waits for its room; a connection
+     * has opened; broke; a pass begins; how many messages an open connection has not got. */
+    void (*on_greeting)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
+                        struct rh_span text);
+    void (*on_open)(struct load_worker *w, struct load_conn *c);
+    void (*on_broken)(struct load_worker *w, struct load_conn *c);
+    void (*on_pass)(struct load_worker *w);
+    uint64_t (*missing)(const struct load_worker *w, const struct load_conn *c,
+                        uint64_t *ret_first);
 };
 
 extern const struct load_mode load_mode_connect;
 extern const struct load_mode load_mode_echo;
 extern const struct load_mode load_mode_send;
+extern const struct load_mode load_mode_fanout;
 
 const struct load_mode *load_mode_find(const char *name); /* NULL: not built */
 bool load_mode_is_planned(const char *name);
 size_t load_mode_room(const struct load_opts *opts);
-
-/* A text message of ringhub's came in whole: true if it is the welcome. */
-bool load_send_is_welcome(const char *text, size_t len);
 
 /* ---- worker.c, pace.c ---- */
 
@@ -244,8 +291,13 @@ void load_open_connected(struct load_worker *w, struct load_conn *c, int res);
 /* Takes the server's answer from the front of the bytes; returns how many belong to it. */
 size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len);
 void load_open_welcome(struct load_worker *w, struct load_conn *c);
+void load_open_joined(struct load_worker *w, struct load_conn *c);
 void load_open_ended(struct load_worker *w, struct load_conn *c); /* refused: fewer in progress */
 void load_open_goodbye(struct load_worker *w, struct load_conn *c);
+
+/* Names that the tool gives, with a zero; return their length. */
+size_t load_user_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM]);
+size_t load_room_name(const struct load_run *run, char dst[LOAD_NAME_ROOM]);
 
 /* ---- conn.c ---- */
 
@@ -264,6 +316,10 @@ void load_conn_on_cqe(struct load_worker *w, const struct rh_cqe *cqe);
 bool load_conn_put(struct load_worker *w, struct load_conn *c, const void *bytes, size_t len);
 bool load_conn_put_frame(struct load_worker *w, struct load_conn *c, uint8_t opcode,
                          const void *payload, size_t len);
+/* Puts a message together that comes in pieces. True: it is whole, and `ret_text` valid until the
+ * next piece comes. */
+bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                     struct rh_span *ret_text);
 void load_conn_receive(struct load_worker *w, struct load_conn *c, bool waits);
 void load_conn_flush(struct load_worker *w, struct load_conn *c);
 /* It is of no use any more; the words go to the report. */

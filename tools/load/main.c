@@ -66,7 +66,7 @@ int main(int argc, char **argv)
         return wrong_usage(&fault);
     if (opts.json && !(json = open_json(opts.json, &fault)))
         return wrong_usage(&fault);
-    if (opts.connections > LOAD_PER_SOURCE && opts.sources == 0)
+    if (opts.connections + opts.slow > LOAD_PER_SOURCE && opts.sources == 0)
         fprintf(stderr,
                 "ringhub-bench: over %d connections from one address: connecting will be slow "
                 "(--source-addresses)\n",

@@ -56,6 +56,7 @@ static void on_data(struct load_worker *w, struct load_conn *c, const struct rh_
 
 const struct load_mode load_mode_echo = {
     .name = "echo",
+    .unit = "message",
     .sends = true,
     .opcode = RH_WS_BINARY,
     .build = build,
@@ -73,6 +74,7 @@ static void ignore(struct load_worker *w, struct load_conn *c, const struct rh_w
 
 const struct load_mode load_mode_connect = {
     .name = "connect",
+    .unit = "connection",
     .on_data = ignore,
 };
 
@@ -81,7 +83,7 @@ const struct load_mode load_mode_connect = {
 const struct load_mode *load_mode_find(const char *name)
 {
     static const struct load_mode *const modes[] = {&load_mode_connect, &load_mode_echo,
-                                                    &load_mode_send};
+                                                    &load_mode_send, &load_mode_fanout};
 
     for (size_t i = 0; i < RH_COUNT(modes); i++)
         if (strcmp(modes[i]->name, name) == 0)
@@ -91,10 +93,10 @@ const struct load_mode *load_mode_find(const char *name)
 
 bool load_mode_is_planned(const char *name)
 {
-    return strcmp(name, "fanout") == 0 || strcmp(name, "ack") == 0 || strcmp(name, "mixed") == 0;
+    return strcmp(name, "ack") == 0 || strcmp(name, "mixed") == 0;
 }
 
 size_t load_mode_room(const struct load_opts *opts)
 {
-    return opts->size + 512; /* send: the envelope around it, see mode_send.c */
+    return opts->size + 512; /* send, fanout: the envelope around it */
 }

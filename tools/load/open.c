@@ -2,14 +2,16 @@
  *
  * At most LOAD_HANDSHAKES are in progress in a worker, so that the server's backlog isn't what is
  * measured; one that ends makes room for the next. Times count from the start of connect() to the
- * 101, and for ringhub's /ws to the welcome.
+ * 101, and for ringhub's /ws to the welcome. Who joins a room is open when it has.
  *
  *     IDLE -- load_open_some --> CONNECTING -- load_open_connected --> UPGRADING
- *     UPGRADING -- load_open_answer --> OPEN, or GREETING -- load_open_welcome --> OPEN
+ *     UPGRADING -- load_open_answer --> OPEN or GREETING
+ *     GREETING -- load_open_welcome, or load_open_joined --> OPEN
  *     OPEN -- load_open_goodbye --> GOODBYE
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/clock.h"
 #include "core/mem.h"
@@ -17,7 +19,8 @@
 #include "proto/upgrade.h"
 #include "tools/load/load.h"
 
-#define HEAD_MAX 16384 /* what rh_upgrade_answer reads at most */
+#define HEAD_MAX  16384 /* what rh_upgrade_answer reads at most */
+#define SLOW_ROOM 4096  /* of who does not read: bytes that its kernel takes for it */
 
 struct load_handshake {
     char key[24];
@@ -48,6 +51,14 @@ void load_open_ended(struct load_worker *w, struct load_conn *c)
     c->shake = NULL;
 }
 
+/* What a slow reader does not read should fill the server's queue, not this machine's kernel. */
+static void narrow(const struct load_conn *c)
+{
+    int room = SLOW_ROOM;
+
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+}
+
 static void open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
 {
     const struct load_opts *o = w->run->opts;
@@ -64,6 +75,8 @@ static void open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
         load_conn_fail(w, c, "%s", fault.text);
         return;
     }
+    if (c->slow)
+        narrow(c);
     load_conn_set_state(w, c, LOAD_CONNECTING);
     w->opening++;
     rh_uring_connect(w->uring, c->fd, &o->target, load_conn_tag(c, LOAD_OP_CONNECT));
@@ -75,18 +88,36 @@ void load_open_some(struct load_worker *w, uint64_t now)
         open_one(w, &w->conns[w->open_next++], now);
 }
 
-/* The path of this connection: with its user's name, where the tool gives one. */
+size_t load_user_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM])
+{
+    return (size_t)snprintf(dst, LOAD_NAME_ROOM, "bench-%s-%u", run->id, number);
+}
+
+size_t load_room_name(const struct load_run *run, char dst[LOAD_NAME_ROOM])
+{
+    return (size_t)snprintf(dst, LOAD_NAME_ROOM, "bench-%s", run->id);
+}
+
+/* The path of this connection: with its user's name and room, where the tool gives them. */
 static void make_path(const struct load_worker *w, const struct load_conn *c, char *dst,
                       size_t room)
 {
-    const char *path = w->run->opts->path;
-    bool named = strstr(path, "user_id=") || strstr(path, "token=");
+    const struct load_opts *o = w->run->opts;
+    bool named = strstr(o->path, "user_id=") || strstr(o->path, "token=");
+    char user[LOAD_NAME_ROOM], joins[LOAD_NAME_ROOM];
+    int len = snprintf(dst, room, "%s", o->path);
 
-    if (w->greets && !named)
-        snprintf(dst, room, "%s%cuser_id=bench-%s-%u", path, strchr(path, '?') ? '&' : '?',
-                 w->run->id, c->number);
-    else
-        snprintf(dst, room, "%s", path);
+    if (!w->greets)
+        return;
+    load_user_name(w->run, c->number, user);
+    load_room_name(w->run, joins);
+    if (!named)
+        len += snprintf(dst + len, room - (size_t)len, "%cuser_id=%s", strchr(dst, '?') ? '&' : '?',
+                        user);
+    if (o->mode->fans_out && !o->broadcast)
+        snprintf(dst + len, room - (size_t)len, "%crooms=%s", strchr(dst, '?') ? '&' : '?', joins);
+    else if (o->broadcast && c->number == 0)
+        snprintf(dst + len, room - (size_t)len, "%cuser_type=admin", strchr(dst, '?') ? '&' : '?');
 }
 
 void load_open_connected(struct load_worker *w, struct load_conn *c, int res)
@@ -121,6 +152,8 @@ static void opened(struct load_worker *w, struct load_conn *c)
     load_open_ended(w, c);
     load_conn_set_state(w, c, LOAD_OPEN);
     load_count(&w->counts.opened);
+    if (w->run->opts->mode->on_open)
+        w->run->opts->mode->on_open(w, c);
 }
 
 size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len)
@@ -151,7 +184,16 @@ size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_
 
 void load_open_welcome(struct load_worker *w, struct load_conn *c)
 {
+    const struct load_opts *o = w->run->opts;
+
     rh_hist_add(&w->welcome, rh_clock_mono_ns() - c->started_ns);
+    c->welcomed = true;
+    if (!o->mode->fans_out || o->broadcast)
+        opened(w, c);
+}
+
+void load_open_joined(struct load_worker *w, struct load_conn *c)
+{
     opened(w, c);
 }
 
@@ -162,6 +204,10 @@ void load_open_goodbye(struct load_worker *w, struct load_conn *c)
 
     if (c->state != LOAD_OPEN)
         return;
-    if (load_conn_put_frame(w, c, RH_WS_OP_CLOSE, code, sizeof(code)))
+    if (c->slow) {
         load_conn_set_state(w, c, LOAD_GOODBYE);
+        load_conn_fail(w, c, "it would not read the answer"); /* no fault, but an end */
+    } else if (load_conn_put_frame(w, c, RH_WS_OP_CLOSE, code, sizeof(code))) {
+        load_conn_set_state(w, c, LOAD_GOODBYE);
+    }
 }

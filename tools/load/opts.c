@@ -153,6 +153,8 @@ enum id {
     SOURCES,
     PID,
     JSON,
+    BROADCAST,
+    SLOW,
     TEXT,
     MASK_ZERO,
     HELP,
@@ -172,9 +174,9 @@ static const struct option_row {
     [CONNECTIONS] = {"--connections", "N", false, "a number from 1 to 10000000",
                      "how many WebSocket connections (default 1; send: an even number, default 2)"},
     [RATE] = {"--rate", "R", true, "a number of messages per second above 0",
-              "open loop: R messages a second, all connections together"},
+              "open loop: R messages a second, all connections together; fanout: publishes"},
     [DEPTH] = {"--depth", "D", true, "a number from 1 to 4096",
-               "closed loop: D messages outstanding per connection (default 1)"},
+               "closed loop: D messages outstanding per connection; fanout: in all (default 1)"},
     [SIZE] = {"--size", "S", true, "a number of bytes up to 64MiB (100, 64KiB)",
               "bytes of payload (default 64)"},
     [DURATION] = {"--duration", "T", false, "a time such as 500ms, 5s or 2m",
@@ -190,6 +192,9 @@ static const struct option_row {
              "the server's process, for its CPU time and memory"},
     [JSON] = {"--json", "FILE", false, "a file name, or - for standard output",
               "write all figures there as JSON; with - nothing else is printed"},
+    [BROADCAST] = {"--broadcast", NULL, true, NULL, "fanout: broadcasts instead of a room"},
+    [SLOW] = {"--slow", "N", true, "a number from 1 to 10000000",
+              "fanout: N connections more, which join and then never read"},
     [TEXT] = {"--text", NULL, true, NULL, "echo: text messages instead of binary ones"},
     [MASK_ZERO] = {"--mask-zero", NULL, true, NULL,
                    "mask with the key 0, so that payloads are readable on the wire"},
@@ -255,6 +260,13 @@ static bool set_option(struct load_opts *o, enum id id, const char *v)
     case JSON:
         o->json = v;
         return *v != '\0';
+    case BROADCAST:
+        o->broadcast = true;
+        return true;
+    case SLOW:
+        ok = read_count(v, 1, LOAD_CONNECTIONS_MAX, &n);
+        o->slow = (uint32_t)n;
+        return ok;
     case TEXT:
         o->text = true;
         return true;
@@ -270,7 +282,8 @@ static bool set_option(struct load_opts *o, enum id id, const char *v)
 
 static int check_sources(struct load_opts *o, struct rh_fault *fault)
 {
-    uint32_t needed = (o->connections + LOAD_PER_SOURCE - 1) / LOAD_PER_SOURCE;
+    uint32_t all = o->connections + o->slow;
+    uint32_t needed = (all + LOAD_PER_SOURCE - 1) / LOAD_PER_SOURCE;
 
     if (o->sources > 0) {
         if (o->target.at.ss_family != AF_INET)
@@ -279,7 +292,7 @@ static int check_sources(struct load_opts *o, struct rh_fault *fault)
             return rh_fault_set(fault, RH_EINVAL,
                                 "%u connections need %u source addresses (at most %u each), "
                                 "--source-addresses names %u",
-                                o->connections, needed, LOAD_PER_SOURCE, o->sources);
+                                all, needed, LOAD_PER_SOURCE, o->sources);
         return RH_OK;
     }
     if (needed > 1 && o->target.at.ss_family == AF_INET && rh_addr_loopback(&o->target)) {
@@ -298,6 +311,9 @@ static int check_mode(struct load_opts *o, const bool given[IDS], struct rh_faul
     if (given[TEXT] && o->mode->users)
         return rh_fault_set(fault, RH_EINVAL, "--text is for mode echo; %s sends text anyway",
                             o->mode->name);
+    for (int i = BROADCAST; i <= SLOW; i++)
+        if (given[i] && !o->mode->fans_out)
+            return rh_fault_set(fault, RH_EINVAL, "%s is for mode fanout", rows[i].name);
     if (given[RATE] && given[DEPTH])
         return rh_fault_set(fault, RH_EINVAL,
                             "--rate (open loop) and --depth (closed loop) exclude each other");
@@ -309,6 +325,9 @@ static int check_mode(struct load_opts *o, const bool given[IDS], struct rh_faul
                             o->mode->name);
     if (o->mode->users && strstr(o->path, "user_id="))
         return rh_fault_set(fault, RH_EINVAL, "mode %s names its users itself: no user_id in --url",
+                            o->mode->name);
+    if (o->mode->fans_out && strstr(o->path, "rooms="))
+        return rh_fault_set(fault, RH_EINVAL, "mode %s names its room itself: no rooms in --url",
                             o->mode->name);
     if (o->threads > o->connections)
         return rh_fault_set(fault, RH_EINVAL, "--threads %u is more than there are connections",
@@ -363,7 +382,7 @@ static int set_mode(struct load_opts *o, const char *name, struct rh_fault *faul
         return RH_OK;
     if (load_mode_is_planned(name))
         return rh_fault_set(fault, RH_EINVAL, "mode %s is not supported yet", name);
-    return rh_fault_set(fault, RH_EINVAL, "unknown mode %s: connect, echo or send", name);
+    return rh_fault_set(fault, RH_EINVAL, "unknown mode %s: connect, echo, send or fanout", name);
 }
 
 int load_opts_parse(int argc, char **argv, struct load_opts *ret_opts, enum load_wish *ret_wish,
@@ -387,7 +406,7 @@ int load_opts_parse(int argc, char **argv, struct load_opts *ret_opts, enum load
     if (*ret_wish != LOAD_RUN)
         return RH_OK;
     if (!o.mode)
-        return rh_fault_set(fault, RH_EINVAL, "a mode is missing: connect, echo or send");
+        return rh_fault_set(fault, RH_EINVAL, "a mode is missing: connect, echo, send or fanout");
     rc = check(&o, given, fault);
     if (rc == RH_OK)
         *ret_opts = o;
@@ -400,7 +419,8 @@ void load_opts_help(FILE *to)
                 "Modes:\n"
                 "  connect   opens N connections, holds them, reports their rate and memory\n"
                 "  echo      any WebSocket echo server\n"
-                "  send      user to user through ringhub's /ws; connections are pairs\n\n"
+                "  send      user to user through ringhub's /ws; connections are pairs\n"
+                "  fanout    the first connection publishes, all of them receive\n\n"
                 "Options:\n");
     for (int i = 0; i < IDS; i++)
         fprintf(to, "  %-18s %-6s %s\n", rows[i].name, rows[i].takes ? rows[i].takes : "",

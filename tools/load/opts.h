@@ -35,14 +35,16 @@ struct load_opts {
         source; /* the first of `sources` neighbouring addresses; 0: the system's choice */
     uint32_t sources;
 
-    uint32_t connections;
+    uint32_t connections; /* that read; fanout: and so many more that do not */
+    uint32_t slow;
     uint32_t threads;
     uint32_t depth; /* closed loop, if rate is 0 */
-    double rate;    /* open loop: messages a second, of all connections together */
+    double rate;    /* open loop: messages a second, of all senders together */
     uint32_t size;
     uint64_t duration_ns;
     uint64_t warmup_ns;
 
+    bool broadcast; /* fanout: to all who are connected, not to a room */
     bool text;
     bool mask_zero;
     pid_t pid;        /* 0: none */

@@ -1,10 +1,11 @@
 /* tools/load/pace.c - when a message is due, and when it may leave.
  *
- * Open loop   Message k of connection i is due at start + (k * N + i) / rate: a schedule that knows
- *             nothing of answers. Within a worker the connections come due in a fixed turn, so it
- *             needs no queue of timers. What is due and cannot leave yet (a full `out`, too many
- *             unfinished) keeps its intended time, and its latency counts from there: a stall of
- *             the server shows in every message that it delayed (no coordinated omission).
+ * Open loop   Message k of connection i is due at start + (k * N + i) / rate, N connections sending
+ *             (fanout: one): a schedule that knows nothing of answers. Within a worker the
+ *             connections come due in a fixed turn, so it needs no queue of timers. What is due and
+ *             cannot leave yet (a full `out`, too many unfinished) keeps its intended time, and its
+ *             latency counts from there: a stall of the server shows in every message that it
+ *             delayed (no coordinated omission).
  * Closed loop A connection sends as soon as fewer than `depth` of its messages are outstanding; the
  *             intended time is the moment when that was so.
  */
@@ -16,7 +17,8 @@
 /* When message `round` of this connection is due. */
 static uint64_t due_ns(const struct load_run *run, const struct load_conn *c, uint64_t round)
 {
-    double place = (double)round * run->opts->connections + c->number;
+    double place = run->opts->mode->fans_out ? (double)round
+                                             : (double)round * run->opts->connections + c->number;
 
     return load_time(&run->start_ns) + (uint64_t)(place * 1e9 / run->opts->rate);
 }
@@ -44,7 +46,8 @@ static bool may_send(struct load_worker *w, const struct load_conn *c)
 {
     const struct load_mode *mode = w->run->opts->mode;
 
-    return c->state == LOAD_OPEN && (!mode->pairs || load_conn_partner(w, c)->state == LOAD_OPEN);
+    return c->state == LOAD_OPEN && c->index < w->senders &&
+           (!mode->pairs || load_conn_partner(w, c)->state == LOAD_OPEN);
 }
 
 void load_pace_pump(struct load_worker *w, struct load_conn *c, uint64_t now)
@@ -81,7 +84,7 @@ static void fall_due(struct load_worker *w, struct load_conn *c, uint64_t when, 
 
 void load_pace_start(struct load_worker *w, uint64_t now)
 {
-    for (uint32_t i = 0; i < w->conns_count; i++)
+    for (uint32_t i = 0; i < w->senders; i++)
         load_pace_pump(w, &w->conns[i], now);
 }
 
@@ -94,7 +97,7 @@ uint64_t load_pace_run(struct load_worker *w, uint64_t now)
 {
     uint64_t end = load_time(&w->run->end_ns);
 
-    if (w->run->opts->rate == 0 || w->conns_count == 0)
+    if (w->run->opts->rate == 0 || w->senders == 0)
         return UINT64_MAX;
     for (int i = 0; i < BURST; i++) {
         struct load_conn *c = &w->conns[w->pace_at];
@@ -105,7 +108,7 @@ uint64_t load_pace_run(struct load_worker *w, uint64_t now)
         if (when > now)
             return when - now;
         fall_due(w, c, when, now);
-        if (++w->pace_at == w->conns_count) {
+        if (++w->pace_at == w->senders) {
             w->pace_at = 0;
             w->pace_round++;
         }

@@ -152,10 +152,14 @@ static void print_head(const struct load_result *r, FILE *to)
             o->threads, o->threads > 1 ? "s" : "");
     if (o->sources)
         fprintf(to, " from %u addresses", o->sources);
+    if (o->mode->fans_out)
+        fprintf(to, ", %s", o->broadcast ? "broadcasts" : "one room");
+    if (o->slow)
+        fprintf(to, " with %u more that never read", o->slow);
     if (!o->mode->sends)
         fprintf(to, ", held for %.1f s\n", (double)o->duration_ns / S);
     else if (o->rate > 0)
-        fprintf(to, ", %.0f/s in all, %u bytes, %.1f s after %.1f s of warm-up\n", o->rate, o->size,
+        fprintf(to, ", %g/s in all, %u bytes, %.1f s after %.1f s of warm-up\n", o->rate, o->size,
                 (double)o->duration_ns / S, (double)o->warmup_ns / S);
     else
         fprintf(to, ", depth %u, %u bytes, %.1f s after %.1f s of warm-up\n", o->depth, o->size,
@@ -173,8 +177,8 @@ static void print_server(const struct load_result *r, const struct load_figures 
     fprintf(to,
             "%-13sprocess %d: %.3f us of CPU per %s (user %.3f, system %.3f), %.1f %% of a CPU\n",
             "server", (int)r->opts->pid, f->server_ns / US,
-            r->opts->mode->sends ? "message" : "connection opened", f->server_user_ns / US,
-            f->server_system_ns / US, f->server_percent);
+            r->opts->mode->sends ? r->opts->mode->unit : "connection opened",
+            f->server_user_ns / US, f->server_system_ns / US, f->server_percent);
     if (!r->opts->mode->sends)
         fprintf(
             to,
@@ -233,7 +237,8 @@ void load_report_print(const struct load_result *r, FILE *to)
     print_hist(to, "until 101", &r->upgrade);
     print_hist(to, "until welcome", &r->welcome);
     if (r->measured && r->opts->mode->sends) {
-        fprintf(to, "%-13s%llu in %.3f s: %.0f/s, %.2f MB/s of payload\n", "messages",
+        fprintf(to, "%-13s%llu in %.3f s: %.0f/s, %.2f MB/s of payload\n",
+                r->opts->mode->fans_out ? "deliveries" : "messages",
                 (unsigned long long)f.completed, f.seconds, f.rate, f.rate * r->opts->size / 1e6);
         print_hist(to, "latency", &r->latency);
         print_hist(to, "answers", &r->answer);

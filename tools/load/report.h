@@ -34,6 +34,7 @@ struct load_result {
     struct load_sample begin; /* edges of the window */
     struct load_sample end;
     struct load_totals totals; /* of the whole run, warm-up included */
+    uint32_t text_bytes;       /* fanout: of a message as ringhub sent it */
     struct rh_hist latency, answer, upgrade, welcome, late;
     struct rh_fault first[LOAD_THREADS_MAX]; /* what went wrong first in each worker */
 };

@@ -44,17 +44,18 @@ static void put_server(const struct load_result *r, const struct load_figures *f
             "\"user_ns_per_%s\":%.1f,\"system_ns_per_%s\":%.1f",
             (int)r->opts->pid, b->there ? "true" : "false", (long long)(b->cpu_ns - a->cpu_ns),
             (long long)(b->user_ns - a->user_ns), (long long)(b->system_ns - a->system_ns),
-            f->server_percent, r->opts->mode->sends ? "message" : "connection", f->server_ns,
-            r->opts->mode->sends ? "message" : "connection", f->server_user_ns,
-            r->opts->mode->sends ? "message" : "connection", f->server_system_ns);
+            f->server_percent, r->opts->mode->unit, f->server_ns, r->opts->mode->unit,
+            f->server_user_ns, r->opts->mode->unit, f->server_system_ns);
+    fprintf(to,
+            ",\n  \"rss_before\":%llu,\"rss_after\":%llu,\"slab_before\":%llu,"
+            "\"slab_after\":%llu",
+            (unsigned long long)r->before.rss, (unsigned long long)b->rss,
+            (unsigned long long)r->before.slab, (unsigned long long)b->slab);
     if (!r->opts->mode->sends)
         fprintf(to,
-                ",\n  \"rss_before\":%llu,\"rss_after\":%llu,\"slab_before\":%llu,"
-                "\"slab_after\":%llu,\"rss_per_connection\":%.1f,\"anon_per_connection\":%.1f,"
+                ",\"rss_per_connection\":%.1f,\"anon_per_connection\":%.1f,"
                 "\"slab_per_connection_both_ends\":%.1f",
-                (unsigned long long)r->before.rss, (unsigned long long)b->rss,
-                (unsigned long long)r->before.slab, (unsigned long long)b->slab, f->rss, f->anon,
-                f->slab);
+                f->rss, f->anon, f->slab);
     fprintf(to, "}");
 }
 
@@ -67,6 +68,8 @@ static void put_opts(const struct load_opts *o, FILE *to)
             o->connections, o->threads, o->sources, (unsigned long long)o->duration_ns);
     if (!o->mode->sends)
         return;
+    if (o->mode->fans_out)
+        fprintf(to, ",\"broadcast\":%s,\"slow\":%u", o->broadcast ? "true" : "false", o->slow);
     fprintf(to, ",\"size\":%u,\"warmup_ns\":%llu", o->size, (unsigned long long)o->warmup_ns);
     if (o->rate > 0)
         fprintf(to, ",\"rate\":%.3f", o->rate);
@@ -102,6 +105,8 @@ void load_report_json(const struct load_result *r, FILE *to)
             (double)r->open_ns / 1e9, f.seconds);
     fprintf(to, ",\"messages\":%llu,\"rate_per_second\":%.1f", (unsigned long long)f.completed,
             f.rate);
+    if (r->opts->mode->fans_out)
+        fprintf(to, ",\"text_bytes\":%u", r->text_bytes);
     fprintf(to, ",\n \"counts\":{");
 #define ROW(name, fault, words)                                                                    \
     fprintf(to, "%s\"" #name "\":%llu", comma, (unsigned long long)r->totals.name);                \

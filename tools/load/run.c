@@ -37,7 +37,7 @@ static void on_signal(int number)
 int load_run_files(const struct load_opts *opts, struct rh_fault *fault)
 {
     struct rlimit files;
-    rlim_t need = (rlim_t)opts->connections + FILES_MORE + 4 * opts->threads;
+    rlim_t need = (rlim_t)opts->connections + opts->slow + FILES_MORE + 4 * opts->threads;
 
     if (getrlimit(RLIMIT_NOFILE, &files) < 0)
         return RH_OK; /* then each socket() will tell */
@@ -46,7 +46,8 @@ int load_run_files(const struct load_opts *opts, struct rh_fault *fault)
             fault, RH_EINVAL,
             "%u connections need %llu open files, but the hard limit is %llu: raise "
             "it (ulimit -Hn), or run several load tools",
-            opts->connections, (unsigned long long)need, (unsigned long long)files.rlim_max);
+            opts->connections + opts->slow, (unsigned long long)need,
+            (unsigned long long)files.rlim_max);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     return RH_OK;
@@ -156,15 +157,21 @@ static int start_workers(struct conductor *c, struct rh_fault *fault)
     c->workers = rh_mem_zalloc(c->run.opts->threads * sizeof(*c->workers));
     if (!c->workers)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for threads");
+    c->run.workers = c->workers;
+    if (c->run.opts->mode->fans_out && load_stream_init(&c->run.stream) < 0)
+        return rh_fault_set(fault, RH_ENOMEM, "no memory for messages");
     for (uint32_t i = 0; i < c->run.opts->threads; i++)
         if (load_worker_init(&c->workers[i], &c->run, i) < 0)
             return rh_fault_set(fault, RH_ENOMEM, "no memory for %u connections",
-                                c->run.opts->connections);
+                                c->run.opts->connections + c->run.opts->slow);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are this thread's business */
     for (uint32_t i = 0; i < c->run.opts->threads && rc == 0; i++) {
+        atomic_fetch_add(&c->run.at_work, 1);
         rc = pthread_create(&c->workers[i].thread, NULL, load_worker_main, &c->workers[i]);
         c->started += rc == 0;
+        if (rc != 0)
+            atomic_fetch_sub(&c->run.at_work, 1);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc == 0 ? RH_OK : rh_fault_set(fault, RH_EIO, "cannot start a thread: %s", strerror(rc));
@@ -234,6 +241,7 @@ static void merge(struct conductor *c)
         rh_hist_merge(&r->welcome, &w->welcome);
         rh_hist_merge(&r->late, &w->late);
         r->first[i] = w->first;
+        r->text_bytes = RH_MAX(r->text_bytes, w->text_bytes);
         began = RH_MIN(began, w->open_began_ns);
         moved = RH_MAX(moved, w->open_moved_ns);
     }
@@ -307,6 +315,7 @@ int load_run(const struct load_opts *opts, struct load_result *ret, struct rh_fa
     for (uint32_t i = 0; c.workers && i < opts->threads; i++)
         load_worker_fini(&c.workers[i]);
     rh_mem_free(c.workers);
+    load_stream_fini(&c.run.stream);
     rh_hist_fini(&c.live);
     return rc;
 }

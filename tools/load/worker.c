@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "core/clock.h"
 #include "core/err.h"
@@ -38,24 +39,27 @@ static const struct rh_uring_opts uring_opts = {
 static void deal_connections(struct load_worker *w)
 {
     const struct load_opts *o = w->run->opts;
+    uint64_t all = (uint64_t)o->connections + o->slow;
     uint32_t at = 0;
 
-    for (uint64_t number = 2 * w->number; number < o->connections; number += 2 * o->threads)
-        for (uint64_t n = number; n < number + 2 && n < o->connections; n++, at++) {
+    for (uint64_t number = 2 * w->number; number < all; number += 2 * o->threads)
+        for (uint64_t n = number; n < number + 2 && n < all; n++, at++) {
             struct load_conn *c = &w->conns[at];
 
             c->index = at;
             c->number = (uint32_t)n;
             c->fd = -1;
+            c->slow = n >= o->connections;
             load_flow_init(&c->flow, c->number, o->mode->users);
         }
     w->conns_count = at;
+    w->senders = o->mode->fans_out ? w->number == 0 : at;
 }
 
 int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number)
 {
     const struct load_opts *o = run->opts;
-    size_t share = (o->connections / 2 + o->threads) / o->threads * 2;
+    size_t share = ((o->connections + o->slow) / 2 + o->threads) / o->threads * 2;
 
     memset(w, 0, sizeof(*w));
     w->run = run;
@@ -75,13 +79,16 @@ int load_worker_init(struct load_worker *w, struct load_run *run, unsigned numbe
         rh_hist_init(&w->upgrade) < 0 || rh_hist_init(&w->welcome) < 0 ||
         rh_hist_init(&w->late) < 0)
         return RH_ENOMEM;
-    return RH_OK;
+    return o->mode->fans_out ? load_audience_init(&w->audience, &run->stream) : RH_OK;
 }
 
 void load_worker_fini(struct load_worker *w)
 {
     for (uint32_t i = 0; i < w->conns_count; i++)
         load_conn_fini(&w->conns[i]);
+    for (uint32_t i = 0; i < LOAD_COPIES; i++)
+        rh_mem_free(w->copies[i].text.at);
+    load_audience_fini(&w->audience);
     rh_mem_free(w->conns);
     rh_mem_free(w->dirty);
     rh_mem_free(w->scratch);
@@ -137,17 +144,21 @@ static void opening(struct load_worker *w, uint64_t now)
 
 static void count_missing(struct load_worker *w)
 {
+    const struct load_mode *mode = w->run->opts->mode;
+
     for (uint32_t i = 0; i < w->conns_count; i++) {
         struct load_conn *c = &w->conns[i];
-        uint64_t lost, unanswered;
+        uint64_t lost, unanswered, first = c->flow.low;
 
         load_flow_missing(&c->flow, &lost, &unanswered);
+        if (mode->missing)
+            lost = mode->missing(w, c, &first);
         if (lost)
             load_worker_note(w, "connection %u: message %llu never arrived", c->number,
-                             (unsigned long long)c->flow.low);
-        w->counts.lost += lost;
-        w->counts.unanswered += unanswered;
-        w->counts.unsent += c->due > c->flow.next ? c->due - c->flow.next : 0;
+                             (unsigned long long)first);
+        load_count_more(&w->counts.lost, lost);
+        load_count_more(&w->counts.unanswered, unanswered);
+        load_count_more(&w->counts.unsent, c->due > c->flow.next ? c->due - c->flow.next : 0);
     }
 }
 
@@ -162,16 +173,15 @@ static void draining(struct load_worker *w, uint64_t now)
         for (uint32_t i = 0; i < w->conns_count && done; i++)
             done = load_pace_done(w, &w->conns[i]);
     }
-    if (!done)
-        return;
-    count_missing(w);
-    set_phase(w, LOAD_DRAINED);
+    if (done)
+        set_phase(w, LOAD_DRAINED);
 }
 
 static void begin_closing(struct load_worker *w, uint64_t now)
 {
     if (!atomic_load_explicit(&w->run->goodbye, memory_order_relaxed))
         return;
+    count_missing(w); /* now, as one worker's readers may wait for what another still sends */
     for (uint32_t i = 0; i < w->conns_count; i++)
         load_open_goodbye(w, &w->conns[i]);
     w->until_ns = now + LOAD_GOODBYE_NS;
@@ -246,6 +256,8 @@ static bool pass(struct load_worker *w, bool busy)
     unsigned count;
 
     step_phase(w, now);
+    if (w->run->opts->mode->on_pass)
+        w->run->opts->mode->on_pass(w);
     if (atomic_load_explicit(&w->phase, memory_order_relaxed) == LOAD_RUNNING)
         wait = RH_MIN(wait, load_pace_run(w, now));
     else if (start > now)
@@ -260,6 +272,19 @@ static bool pass(struct load_worker *w, bool busy)
     for (unsigned i = 0; i < count; i++)
         load_conn_on_cqe(w, &cqes[i]);
     return count >= BUSY;
+}
+
+/* Others may wake this worker as long as one of them is at work. */
+static void leave(struct load_worker *w)
+{
+    static const struct timespec nap = {.tv_nsec = 1000000};
+
+    set_phase(w, LOAD_ENDED);
+    atomic_fetch_sub_explicit(&w->run->at_work, 1, memory_order_release);
+    while (atomic_load_explicit(&w->run->at_work, memory_order_acquire) > 0)
+        nanosleep(&nap, NULL);
+    rh_uring_destroy(w->uring);
+    w->uring = NULL;
 }
 
 void *load_worker_main(void *worker)
@@ -277,8 +302,6 @@ void *load_worker_main(void *worker)
     for (uint32_t i = 0; i < w->conns_count; i++)
         if (w->conns[i].fd >= 0)
             rh_sock_close(w->conns[i].fd);
-    rh_uring_destroy(w->uring);
-    w->uring = NULL;
-    set_phase(w, LOAD_ENDED);
+    leave(w);
     return NULL;
 }
