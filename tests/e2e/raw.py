@@ -188,13 +188,16 @@ class Wire:
             if got.fin:
                 return Frame(opcode, b"".join(parts), True)
 
+    def read_close(self):
+        """Reads on to the server's close frame."""
+        while (got := self.frame()).opcode != CLOSE:
+            pass
+        return got
+
     def close_code(self, answer=True):
         """Reads on to the server's close frame, answers it, and demands that the stream ends
         there; the code."""
-        while True:
-            got = self.frame()
-            if got.opcode == CLOSE:
-                break
+        got = self.read_close()
         if got.payload:
             got.payload[2:].decode("utf-8")
         if answer:

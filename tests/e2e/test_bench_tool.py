@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""ringhub-bench against servers of other people, honest and faulty.
+"""ringhub-bench against servers of other people, honest and faulty; mode fanout also against ours.
 
 Goal    the load tool says "fine" only if every message came back once, in order, unchanged; and
         each kind of fault is found, named, and gives exit status 1.
 Method  a WebSocket server on the `websockets` library, in this process, that commits one fault on
-        one message, chosen by the path of the URL. For mode `send` it speaks as much of the
-        hub's protocol as that needs.
+        one message, chosen by the path of the URL. For modes `send` and `fanout` it speaks as
+        much of the hub's protocol as they need; in `fanout` the fault is committed on what one
+        reader gets (the victim), the others get what is right.
 
 RINGHUB_BENCH names another program to test than that of the VARIANT.
 """
@@ -26,10 +27,13 @@ import urllib.parse
 
 import websockets
 
+from hub import Hub
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCH = os.environ.get("RINGHUB_BENCH",
                        str(ROOT / "build" / os.environ.get("VARIANT", "release") / "ringhub-bench"))
 FAULT_AT = 20  # the message on which a fault is committed
+ROOM_FAULT_AT = 8  # and in a room, where each has several receivers
 
 
 def flipped(message):
@@ -40,11 +44,98 @@ def flipped(message):
     return message[:-1] + ("b" if last != "b" else "c")
 
 
+class Room:
+    """Who is in it; publishes, and commits its fault on what the last of the others gets."""
+
+    def __init__(self, name, real, fault):
+        self.name = name
+        self.real = real  # else broadcasts
+        self.fault = fault
+        self.members = []
+        self.seq = 0
+        self.published = 0
+        self.kept = None
+
+    def notify(self, user, content, seq):
+        if not self.real:
+            return {"type": "notify", "event": "broadcast",
+                    "data": {"id": str(seq), "from": user, "content": content}}
+        return {"type": "notify", "event": "room.message",
+                "data": {"room": self.name, "seq": seq, "id": str(seq), "from": user,
+                         "content": content, "ack": False, "attempt": 1, "priority": "normal"}}
+
+    def for_victim(self, right, fault):
+        """The messages that the victim gets instead of the right one."""
+        data = right["data"]
+        if fault == "drop":
+            return []
+        if fault == "twice":
+            return [right, right]
+        if fault == "swap":
+            self.kept = right
+            return []
+        if fault == "flip":
+            return [{**right, "data": {**data, "content": flipped(data["content"])}}]
+        if fault == "from":
+            return [{**right, "data": {**data, "from": "somebody"}}]
+        if fault == "seq":
+            return [{**right, "data": {**data, "seq": data["seq"] + 1}}]
+        if fault == "room":
+            return [{**right, "data": {**data, "room": "another"}}]
+        if fault == "lost":
+            return [{"type": "notify", "event": "messages.lost",
+                     "data": {"room": self.name, "from_seq": self.seq, "to_seq": self.seq,
+                              "count": 1}}]
+        return [right]
+
+    async def publish(self, ws, user, request, admin):
+        self.published += 1
+        hit = self.published == ROOM_FAULT_AT
+        data = request["data"]
+        right = (request["event"] == "room.publish" and data["room"] == self.name if self.real
+                 else request["event"] == "broadcast" and admin)
+        if not right or (hit and self.fault == "refuse"):
+            await ws.send(json.dumps({"type": "error", "request_id": request["request_id"],
+                                      "code": 429, "error": "rate_limited", "message": "slow"}))
+            return
+        self.seq += 1
+        answer = json.dumps({"type": "response", "request_id": request["request_id"], "code": 200,
+                             "message": "OK", "data": {"id": str(self.seq), "seq": self.seq}})
+        if not (hit and self.fault == "silent"):
+            await ws.send(answer)
+        if hit and self.fault == "answers":
+            await ws.send(answer)
+        message = self.notify(user, data["content"], self.seq)
+        if hit and self.fault == "all":
+            message["data"]["content"] = flipped(data["content"])
+        text = json.dumps(message)
+        victim = [member for member in self.members if member is not ws][-1:]
+        for reader in self.members:
+            if reader in victim:
+                continue
+            if self.fault == "spaces":  # each gets other bytes of the same meaning
+                text = json.dumps(message, indent=self.members.index(reader))
+            await reader.send([text[:9], text[9:]] if self.fault == "fragment" else text)
+        for reader in victim:
+            await self.serve_victim(reader, message, self.fault if hit else "")
+
+    async def serve_victim(self, victim, message, fault):
+        if fault == "close":
+            await victim.close(4408, "slow")
+            return
+        for text in self.for_victim(message, fault):
+            await victim.send(json.dumps(text))
+        if self.kept and not fault:
+            await victim.send(json.dumps(self.kept))
+            self.kept = None
+
+
 class Server:
     """Serves until close(); the first part of the path picks what it does wrong."""
 
     def __init__(self):
         self.users = {}
+        self.rooms = {}
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -74,9 +165,12 @@ class Server:
     async def serve(self, ws):
         path = urllib.parse.urlsplit(ws.path)
         name, _, fault = path.path.strip("/").partition("-")
+        query = urllib.parse.parse_qs(path.query)
         try:
             if name == "send":
-                await self.send(ws, fault, urllib.parse.parse_qs(path.query)["user_id"][0])
+                await self.send(ws, fault, query["user_id"][0])
+            elif name == "fanout":
+                await self.fanout(ws, fault, query)
             else:
                 await self.echo(ws, fault)
         except websockets.ConnectionClosed:
@@ -160,6 +254,27 @@ class Server:
             if kept is not None:
                 await to.send(json.dumps(kept))
                 kept = None
+
+    async def fanout(self, ws, fault, query):
+        """A room or, without one, broadcasts to all users of the same run."""
+        user = query["user_id"][0]
+        name = query.get("rooms", [user.rpartition("-")[0]])[0]
+        room = self.rooms.setdefault(name, Room(name, "rooms" in query, fault))
+        await ws.send(json.dumps({"type": "notify", "event": "welcome", "data": {"user": user}}))
+        if "rooms" in query:
+            joined = {"room": name, "members": 1, "seq": 0, "epoch": "e"}
+            if fault == "full" and room.members:
+                joined = {"room": name, "code": 409, "error": "room_full", "message": "full"}
+            await ws.send(json.dumps({"type": "notify", "event": "presence.changed", "data": {}}))
+            await ws.send(json.dumps({"type": "notify", "event": "room.subscribed",
+                                      "data": joined}))
+        room.members.append(ws)
+        admin = query.get("user_type") == ["admin"]
+        try:
+            async for text in ws:
+                await room.publish(ws, user, json.loads(text), admin)
+        finally:
+            room.members.remove(ws)
 
     def close(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -297,6 +412,136 @@ class SendFaults(WithServer):
         self.assert_fault(result, "connections refused")
 
 
+class FanoutFaults(WithServer):
+    def fanout(self, fault, *args):
+        return self.run_mode("fanout", "/fanout-" + fault, "--connections", "5", *args)
+
+    def test_an_honest_server_is_fine(self):
+        for kind in ((), ("--broadcast",)):
+            for args in ([], ["--depth", "8"], ["--size", "0"], ["--size", "1", "--depth", "3"],
+                         ["--size", "5000", "--depth", "3"], ["--size", "100000"],
+                         ["--rate", "200"], ["--threads", "2"],
+                         ["--threads", "3", "--depth", "8"]):
+                with self.subTest(args=args, kind=kind):
+                    result = self.fanout("", *args, *kind)
+                    self.assert_fine(result)
+                    self.assertRegex(result.stdout, r"answers\s+p50")
+
+    def test_one_connection_hears_itself(self):
+        self.assert_fine(self.run_mode("fanout", "/fanout", "--depth", "4"))
+
+    def test_messages_in_pieces_or_with_other_bytes_are_right(self):
+        for fault in ("fragment", "spaces"):
+            with self.subTest(fault=fault):
+                self.assert_fine(self.fanout(fault, "--depth", "4"))
+
+    def test_each_delivery_counts(self):
+        result = self.fanout("", "--rate", "100", "--json", "-", "--pid", str(os.getpid()))
+        figures = json.loads(result.stdout)
+        self.assertEqual(figures["counts"]["sent"], 30)
+        self.assertEqual(figures["counts"]["answered"], 30)
+        self.assertEqual(figures["counts"]["completed"], 150)
+        self.assertEqual(figures["latency"]["count"], 150)
+        self.assertGreater(figures["server"]["cpu_ns_per_delivery"], 0)
+        self.assertGreater(figures["text_bytes"], 64)
+
+    def test_each_fault_of_one_reader_or_answer_is_named(self):
+        # many at once: most of them end with five seconds of waiting
+        cases = (("drop", "messages lost"), ("lost", "messages lost"),
+                 ("flip", "messages corrupted"), ("all", "messages corrupted"),
+                 ("from", "messages corrupted"), ("seq", "messages corrupted"),
+                 ("room", "messages corrupted"), ("swap", "messages reordered"),
+                 ("twice", "messages not expected"), ("answers", "messages not expected"),
+                 ("silent", "requests without an answer"), ("close", "connections broken"),
+                 ("refuse", "messages refused by the server"))
+        kinds = ((), ("--broadcast",), ("--threads", "2"))
+        runs = [(fault, words, kind) for fault, words in cases for kind in kinds
+                if not (fault in ("seq", "room", "lost") and "--broadcast" in kind)]
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            results = list(pool.map(lambda run: self.fanout(run[0], "--depth", "4", *run[2]), runs))
+        for (fault, words, kind), result in zip(runs, results):
+            with self.subTest(fault=fault, kind=kind):
+                self.assert_fault(result, words)
+                if fault in ("flip", "from", "twice", "answers", "silent", "refuse"):
+                    self.assertNotIn("messages lost", result.stdout)
+                if fault == "drop":
+                    self.assertIn("1 messages lost", result.stdout)
+
+    def test_after_a_refused_message_or_a_lost_reader_it_goes_on(self):
+        for fault in ("refuse", "close"):
+            for threads in ("1", "2"):
+                with self.subTest(fault=fault, threads=threads):
+                    result = self.fanout(fault, "--json", "-", "--threads", threads)
+                    counts = json.loads(result.stdout)["counts"]
+                    self.assertGreater(counts["sent"], 2 * ROOM_FAULT_AT)
+                    # what was on its way to who is gone is lost, later messages are not
+                    self.assertEqual(counts["lost"], 1 if fault == "close" else 0)
+
+    def test_losses_do_not_stop_an_open_loop_and_are_counted(self):
+        result = self.fanout("drop", "--rate", "200", "--json", "-")
+        counts = json.loads(result.stdout)["counts"]
+        self.assertEqual((counts["sent"], counts["completed"], counts["lost"]), (60, 299, 1))
+
+    def test_who_may_not_join_is_refused(self):
+        result = self.fanout("full")
+        self.assert_fault(result, "connections refused")
+        self.assertIn("room_full", result.stdout)
+
+    def test_slow_readers_take_what_their_kernel_takes_and_are_not_waited_for(self):
+        seen = []
+        original = Room.publish
+
+        async def note(room, *what):
+            seen.append(len(room.members))
+            room.members.sort(key=lambda ws: int(ws.path.partition("user_id=bench-")[2]
+                                                 .partition("&")[0].rpartition("-")[2]))
+            slow = room.members[2:]
+            del room.members[2:]  # not sent to here: this server waits for those who do not read
+            try:
+                await original(room, *what)
+            finally:
+                room.members += slow
+            for ws in slow:
+                ws.transport.write(b"\x81\x7e\x10\x00" + b" " * 4096)
+
+        Room.publish = note
+        try:
+            result = self.run_mode("fanout", "/fanout", "--connections", "2", "--slow", "3",
+                                   "--json", "-")
+        finally:
+            Room.publish = original
+        figures = json.loads(result.stdout)
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertEqual(set(seen), {5})
+        self.assertEqual(figures["counts"]["opened"], 5)
+        self.assertEqual(figures["counts"]["completed"], 2 * figures["counts"]["sent"])
+        self.assertGreater(figures["counts"]["sent"], 20)
+
+
+class FanoutOfRinghub(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.hub = Hub()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.hub.stop()
+
+    def test_rooms_and_broadcasts_are_delivered_whole(self):
+        for kind in ((), ("--broadcast",)):
+            for args in ((), ("--depth", "16"), ("--rate", "100"), ("--threads", "2"),
+                         ("--size", "20000", "--depth", "4"), ("--slow", "30", "--rate", "50")):
+                with self.subTest(kind=kind, args=args):
+                    result = bench("fanout", "--url", self.hub.url + "/ws", "--connections", "60",
+                                   "--duration", "300ms", "--warmup", "0ms", "--json", "-", "--pid",
+                                   str(self.hub.pid), *kind, *args)
+                    self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+                    figures = json.loads(result.stdout)
+                    self.assertEqual(figures["counts"]["completed"], 60 * figures["counts"]["sent"])
+                    self.assertEqual(figures["counts"]["answered"], figures["counts"]["sent"])
+                    self.assertGreater(figures["text_bytes"], figures["size"])
+
+
 class Figures(WithServer):
     def test_json_holds_the_figures_and_its_buckets_add_up(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -417,7 +662,6 @@ class Usage(unittest.TestCase):
         for words, args in (
                 ("a mode is missing", u), ("--url is missing", ("echo",)),
                 ("unknown mode walk", ("walk", *u)), ("one mode only", ("echo", "send", *u)),
-                ("fanout is not supported yet", ("fanout", *u)),
                 ("ack is not supported yet", ("ack", *u)),
                 ("mixed is not supported yet", ("mixed", *u)),
                 ("unknown option --speed", ("echo", *u, "--speed", "3")),
@@ -430,6 +674,13 @@ class Usage(unittest.TestCase):
                 ("sends none", ("connect", *u, "--depth", "2")),
                 ("sends none", ("connect", *u, "--warmup", "2s")),
                 ("--text is for mode echo", ("send", *u, "--text")),
+                ("--text is for mode echo", ("fanout", *u, "--text")),
+                ("--slow is for mode fanout", ("send", *u, "--slow", "3")),
+                ("--broadcast is for mode fanout", ("echo", *u, "--broadcast")),
+                ("no rooms", ("fanout", "--url", "ws://127.0.0.1:9/ws?rooms=x")),
+                ("need 3 source addresses", ("fanout", *u, "--slow", "20000",
+                                             "--source-addresses", "127.0.0.2-127.0.0.3")),
+                ("open files", ("fanout", *u, "--slow", "9999999")),
                 ("need 3 source addresses", ("echo", *u, "--connections", "20001",
                                              "--source-addresses", "127.0.0.2-127.0.0.3")),
                 ("IPv4", ("echo", "--url", "ws://[::1]:9/", "--source-addresses", "127.0.0.2")),
@@ -447,6 +698,7 @@ class Usage(unittest.TestCase):
                 ("--connections", ("0", "-1", "1e3", "")),
                 ("--rate", ("0", "-5", "x", "nan")),
                 ("--depth", ("0", "5000")),
+                ("--slow", ("0", "-1", "x")),
                 ("--size", ("-1", "1.5", "1KB", "1TiB")),
                 ("--duration", ("0s", "5", "s", "5 s", "-5s", "1000h")),
                 ("--threads", ("0", "65")),
