@@ -84,16 +84,6 @@ static unsigned take_conn(struct rh_shard *sh, const char **ret_why)
     return 503;
 }
 
-unsigned rh_admit_echo(struct rh_shard *sh, const char **ret_why)
-{
-    return take_conn(sh, ret_why);
-}
-
-void rh_admit_give_echo(struct rh_shard *sh)
-{
-    rh_limit_give_conn_any(sh->env->limits);
-}
-
 void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c)
 {
     rh_limit_give_conn_any(sh->env->limits);
@@ -153,18 +143,31 @@ static unsigned check_user(struct rh_shard *sh, uint32_t stay, const char **ret_
                     "this user has too many connections", ret_why);
 }
 
-static unsigned take_places(struct rh_shard *sh, const struct rh_arrival *a, const char **ret_why)
+/* 0, or the status to refuse it with, which is not counted yet. */
+static unsigned take_places(struct rh_shard *sh, uint16_t bucket, const char **ret_why)
 {
     unsigned status = take_conn(sh, ret_why);
 
     if (status)
         return status;
-    if (rh_limit_take_address_any(sh->env->limits, a->bucket,
-                                  sh->cfg->limits_connections_per_address))
+    if (rh_limit_take_address_any(sh->env->limits, bucket, sh->cfg->limits_connections_per_address))
         return 0;
     rh_limit_give_conn_any(sh->env->limits);
-    return too_many(sh, RH_STAT_connections_refused_address_limit,
-                    "too many connections from this address", ret_why);
+    *ret_why = "too many connections from this address";
+    return 429;
+}
+
+/* Of take_places, where it is the last word. */
+static unsigned count_refused(struct rh_shard *sh, unsigned status)
+{
+    if (status == 429)
+        rh_stat_add(&sh->stats, RH_STAT_connections_refused_address_limit, 1);
+    return status;
+}
+
+unsigned rh_admit_echo(struct rh_shard *sh, const struct rh_conn *c, const char **ret_why)
+{
+    return count_refused(sh, take_places(sh, c->bucket, ret_why));
 }
 
 /* users.max_devices with kick_oldest: those that came first make room. */
@@ -190,15 +193,15 @@ static unsigned admit_beside(struct rh_shard *sh, struct rh_user *user, const st
 
     if (status)
         return status;
-    taken = take_places(sh, a, ret_why);
+    taken = take_places(sh, a->bucket, ret_why);
     if (taken && !gone)
-        return taken;
+        return count_refused(sh, taken);
     replace(sh, user, a, resumed);
     if (taken) /* the place that it leaves */
-        taken = take_places(sh, a, ret_why);
+        taken = take_places(sh, a->bucket, ret_why);
     if (!taken)
         kick_oldest(sh, user);
-    return taken;
+    return count_refused(sh, taken);
 }
 
 unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arrival *a,
@@ -211,7 +214,7 @@ unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arr
         return 503;
     }
     if (!user)
-        return take_places(sh, a, ret_why);
+        return count_refused(sh, take_places(sh, a->bucket, ret_why));
     rh_user_pin(user);
     status = admit_beside(sh, user, a, ret_why);
     rh_user_unpin(sh, user);

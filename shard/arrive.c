@@ -368,7 +368,7 @@ unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_
 void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up)
 {
     if (!answer_upgrade(sh, c, up, false)) {
-        rh_admit_give_echo(sh);
+        rh_admit_give(sh, c);
         return;
     }
     rh_conn_open(sh, c, RH_IS_ECHO);

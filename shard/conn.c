@@ -194,12 +194,9 @@ static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool go
 {
     rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
-    if (c->kind == RH_IS_ECHO) {
-        rh_admit_give_echo(sh);
-    } else {
-        rh_admit_give(sh, c);
+    rh_admit_give(sh, c);
+    if (c->kind == RH_IS_WS)
         rh_session_leave(sh, c, code, goodbye);
-    }
     rh_user_detach(sh, c);
 }
 
@@ -588,13 +585,13 @@ void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res)
     unsigned missed;
 
     c->inflight--;
+    if (!whole) /* torn inside a frame: nothing can follow. What flew has still to be settled */
+        rh_conn_cut(sh, c, 1006);
     missed = rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
     if (missed && whole)
         rh_stat_add(&sh->stats, RH_STAT_messages_delivered, missed);
-    if (c->state != RH_CONN_DEAD && whole)
+    if (c->state != RH_CONN_DEAD)
         sent(sh, c);
-    else if (c->state != RH_CONN_DEAD)
-        rh_conn_cut(sh, c, 1006); /* torn inside a frame: nothing can follow */
     if ((c->paused & RH_PAUSE_QUEUE) && !rh_conn_full(sh, c))
         rh_conn_resume(sh, c, RH_PAUSE_QUEUE);
     bury(sh, c);

@@ -8,8 +8,8 @@
  *   OPEN      a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a send is
  *             under way and the peer takes nothing for limits.send_timeout; while the hub drains,
  *             what shard/drain.c says
- *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS, or at seven
- *             eighths of shutdown.grace
+ *   CLOSING   cut when the peer neither closes nor takes anything for RH_CLOSE_WAIT_MS, after
+ *             limits.send_timeout in any case, and at seven eighths of shutdown.grace
  *   LINGER    cut at since + RH_CLOSE_WAIT_MS
  *   DEAD      a receive that the shutdown has not ended is cancelled after RH_DEAD_WAIT_MS
  *
@@ -115,15 +115,17 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
         rh_heartbeat_set(sh, c);
 }
 
-/* What was queued before the close goes out as long as the peer takes some of it. */
+/* What was queued before the close goes out as long as the peer takes some of it; but one that takes it
+ * drop by drop, and is counted nowhere any more, has no more than limits.send_timeout for all of it. */
 static void fire_closing(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (sh->now_ms >= closing_end_ms(sh) || !rh_outq_flying(c->out) || !takes_some(sh, c)) {
+    uint64_t end = c->since_ms + RH_MAX(sh->cfg->limits_send_timeout_ms, RH_CLOSE_WAIT_MS);
+
+    end = RH_MIN(end, closing_end_ms(sh));
+    if (sh->now_ms >= end || !rh_outq_flying(c->out) || !takes_some(sh, c))
         rh_conn_cut(sh, c, 1006);
-        return;
-    }
-    c->since_ms = sh->now_ms;
-    rh_heartbeat_set(sh, c);
+    else
+        rh_timer_set(&sh->wheel, &c->timer, RH_MIN(sh->now_ms + RH_CLOSE_WAIT_MS, end));
 }
 
 void rh_heartbeat_fire(struct rh_shard *sh, struct rh_conn *c)

@@ -153,7 +153,7 @@ static size_t upgrade(struct rh_shard *sh, struct rh_conn *c, bool echo, const u
     if (!status)
         status = rh_admit_upgrade(sh, c, &sh->head, &why);
     if (!status && echo)
-        status = rh_admit_echo(sh, &why);
+        status = rh_admit_echo(sh, c, &why);
     if (!status && echo)
         rh_arrive_echo(sh, c, &up);
     else if (!status)

@@ -722,11 +722,14 @@ static void lane_each(const struct rh_lane *lane, uint32_t from, uint32_t to,
     }
 }
 
-void rh_outq_each(const struct rh_outq *q, void (*visit_msg)(void *arg, const struct rh_msg *msg),
+void rh_outq_each(const struct rh_outq *q, bool flying,
+                  void (*visit_msg)(void *arg, const struct rh_msg *msg),
                   void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg)
 {
-    lane_each(&q->high, 0, q->high.flying, visit_msg, visit_lost, arg);
-    lane_each(&q->normal, 0, q->normal.flying, visit_msg, visit_lost, arg);
+    if (flying) {
+        lane_each(&q->high, 0, q->high.flying, visit_msg, visit_lost, arg);
+        lane_each(&q->normal, 0, q->normal.flying, visit_msg, visit_lost, arg);
+    }
     lane_each(&q->high, q->high.flying, q->high.count, visit_msg, visit_lost, arg);
     lane_each(&q->normal, q->normal.flying, q->normal.count, visit_msg, visit_lost, arg);
 }

@@ -150,8 +150,10 @@ unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
 
 /* ---- questions ---- */
 
-/* Everything that waits or flies, in the order in which it leaves; told losses while they fly. */
-void rh_outq_each(const struct rh_outq *q, void (*visit_msg)(void *arg, const struct rh_msg *msg),
+/* Everything that waits, and before it, if `flying`, what flies, in the order in which it leaves; told
+ * losses while they fly. */
+void rh_outq_each(const struct rh_outq *q, bool flying,
+                  void (*visit_msg)(void *arg, const struct rh_msg *msg),
                   void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg);
 
 static inline bool rh_outq_flying(const struct rh_outq *q)

@@ -13,7 +13,8 @@
  * resume begins.
  *
  * Ownership  of its user, which exists as long as it has one.
- * Limits     EXPIRE_A_PASS sessions end in a pass.
+ * Limits     EXPIRE_A_PASS sessions end in a pass. A user has limits.connections_per_user detached
+ *            ones; the oldest makes room.
  */
 #include <string.h>
 
@@ -21,26 +22,10 @@
 #include "core/rand.h"
 #include "shard/room_int.h"
 
-#define EXPIRE_A_PASS 256
+#define EXPIRE_A_PASS 32
 #define AGAIN_MS      5 /* what found no memory or no credit is tried again */
 
 /* ---- life ---- */
-
-struct rh_session *rh_session_create(struct rh_shard *sh, struct rh_user *user)
-{
-    struct rh_session *s = rh_mem_zalloc(sizeof(*s));
-
-    if (!s)
-        return NULL;
-    s->user = user;
-    rh_list_init(&s->detached);
-    rh_list_init(&s->subs);
-    rh_list_init(&s->behind);
-    rh_rand_bytes(s->id, sizeof(s->id));
-    rh_list_add(&user->sessions, &s->of_user);
-    sh->sessions++;
-    return s;
-}
 
 struct rh_session *rh_session_find(const struct rh_user *user, struct rh_span id)
 {
@@ -69,6 +54,7 @@ static void undetach(struct rh_shard *sh, struct rh_session *s)
     if (!s->detached_ms)
         return;
     s->detached_ms = 0;
+    s->user->detached--;
     rh_list_del(&s->detached);
     rh_stat_sub(&sh->stats, RH_STAT_sessions_detached, 1);
 }
@@ -92,6 +78,42 @@ void rh_session_end(struct rh_shard *sh, struct rh_session *s)
     while (!rh_list_empty(&s->subs))
         rh_sub_end(sh, rh_container_of(s->subs.next, struct rh_sub, of_session));
     session_free(sh, s);
+}
+
+/* Those who connect and vanish again and again do not leave more sessions than they may have
+ * connections: the oldest goes. */
+static void make_place(struct rh_shard *sh, struct rh_user *user)
+{
+    uint32_t max = sh->cfg->limits_connections_per_user;
+    struct rh_list *at, *next;
+
+    for (at = user->sessions.next; max && user->detached >= max && at != &user->sessions;
+         at = next) {
+        struct rh_session *s = rh_container_of(at, struct rh_session, of_user);
+
+        next = at->next;
+        if (!s->detached_ms)
+            continue;
+        rh_stat_add(&sh->stats, RH_STAT_sessions_expired, 1);
+        rh_session_end(sh, s);
+    }
+}
+
+struct rh_session *rh_session_create(struct rh_shard *sh, struct rh_user *user)
+{
+    struct rh_session *s = rh_mem_zalloc(sizeof(*s));
+
+    if (!s)
+        return NULL;
+    make_place(sh, user);
+    s->user = user;
+    rh_list_init(&s->detached);
+    rh_list_init(&s->subs);
+    rh_list_init(&s->behind);
+    rh_rand_bytes(s->id, sizeof(s->id));
+    rh_list_add(&user->sessions, &s->of_user);
+    sh->sessions++;
+    return s;
 }
 
 static void fini_of_user(void *arg, struct rh_map_node *node)
@@ -131,6 +153,7 @@ static void detach(struct rh_shard *sh, struct rh_session *s)
 {
     if (!s->detached_ms) {
         s->detached_ms = RH_MAX(sh->now_ms, 1u);
+        s->user->detached++;
         rh_list_add(&sh->detached, &s->detached);
         rh_stat_add(&sh->stats, RH_STAT_sessions_detached, 1);
     }
@@ -144,23 +167,6 @@ void rh_session_unattach(struct rh_shard *sh, struct rh_session *s)
         rh_session_end(sh, s);
     else
         detach(sh, s);
-}
-
-void rh_session_take_over(struct rh_shard *sh, struct rh_session *s)
-{
-    struct rh_conn *c = s->conn;
-
-    if (c) {
-        rh_session_settle(sh, c);
-        part(s);
-    }
-    detach(sh, s);
-    if (!c)
-        return;
-    if (c->out)
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error,
-                    rh_outq_drop_messages(&sh->stock, c->out));
-    rh_conn_close(sh, c, 4409, "resumed by another connection");
 }
 
 /* ---- and without ---- */
@@ -234,16 +240,41 @@ static void unsent_lost(void *arg, const struct rh_lost *lost)
         go_back(arg, lost->uid, lost->from);
 }
 
+static void go_back_to_unsent(struct rh_session *s, const struct rh_conn *c, bool flying)
+{
+    struct unsent u = {.s = s};
+
+    if (c->out && !rh_list_empty(&s->subs))
+        rh_outq_each(c->out, flying, unsent_msg, unsent_lost, &u);
+}
+
+/* What flies on an open connection may still arrive: it is looked at when that is known. */
 void rh_session_settle(struct rh_shard *sh, struct rh_conn *c)
 {
-    struct unsent u = {.s = c->session};
+    struct rh_session *s = c->session;
 
-    if (!u.s)
+    if (!s)
         return;
-    if (c->out && !rh_list_empty(&u.s->subs))
-        rh_outq_each(c->out, unsent_msg, unsent_lost, &u);
+    go_back_to_unsent(s, c, c->state != RH_CONN_OPEN);
     if (c->state != RH_CONN_OPEN)
-        part(u.s);
+        part(s);
+}
+
+void rh_session_take_over(struct rh_shard *sh, struct rh_session *s)
+{
+    struct rh_conn *c = s->conn;
+
+    if (c) {
+        go_back_to_unsent(s, c, true);
+        part(s);
+    }
+    detach(sh, s);
+    if (!c)
+        return;
+    if (c->out)
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error,
+                    rh_outq_drop_messages(&sh->stock, c->out));
+    rh_conn_close(sh, c, 4409, "resumed by another connection");
 }
 
 /* ---- the window ---- */

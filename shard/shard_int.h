@@ -151,6 +151,7 @@ struct rh_user {
     struct rh_list sessions; /* struct rh_session.of_user */
     struct rh_retry *retry;  /* direct messages that found no room (shard/retry.c); or NULL */
     uint32_t conn_count;
+    uint32_t detached;     /* sessions without a connection */
     uint32_t room_count;   /* rooms in which it has a subscription */
     uint32_t pins;         /* somebody walks over conns: not to be freed */
     uint64_t broadcast;    /* the last one that it was counted for */
@@ -450,10 +451,9 @@ unsigned rh_admit_upgrade(struct rh_shard *sh, const struct rh_conn *c,
  * makes room where a policy says so. 0 or the status to refuse it with. */
 unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arrival *a,
                   const char **ret_why);
-unsigned rh_admit_echo(struct rh_shard *sh, const char **ret_why);
+unsigned rh_admit_echo(struct rh_shard *sh, const struct rh_conn *c, const char **ret_why);
 /* Gives back what rh_admit or rh_admit_echo took. */
 void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c);
-void rh_admit_give_echo(struct rh_shard *sh);
 
 /* ---- user.c ---- */
 

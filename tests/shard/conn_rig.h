@@ -109,10 +109,6 @@ void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c)
 {
 }
 
-void rh_admit_give_echo(struct rh_shard *sh)
-{
-}
-
 void rh_epoch_hex(uint64_t uid, char dst[RH_EPOCH_LEN])
 {
     char hex[RH_EPOCH_LEN + 1];

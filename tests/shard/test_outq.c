@@ -780,7 +780,7 @@ RH_TEST(outq, each_shows_messages_and_losses_in_the_order_in_which_they_leave)
     fill(&b, MAX);
     RH_OK_IF(push_room(&b, 'n', 5, 7) && push_room(&b, 'h', 6, 8) && push_missed(&b, 7, 9));
     drop(&b, 1);
-    rh_outq_each(b.q, see_msg, see_lost, text);
+    rh_outq_each(b.q, true, see_msg, see_lost, text);
     RH_EQ_STR(text, "h003(1)n002h006(5)h007");
     done(&b);
     end(&b);
@@ -932,7 +932,7 @@ static void mess_check(struct mess *m)
     const struct rh_outq *q = m->b.q;
     struct sum sum = {0, 0};
 
-    rh_outq_each(q, sum_msg, sum_lost, &sum);
+    rh_outq_each(q, true, sum_msg, sum_lost, &sum);
     RH_OK_IF(sum.messages <= q->messages + q->missed && sum.lost >= q->lost);
     RH_OK_IF(m->b.stock.messages == (uint64_t)q->messages + q->missed);
     RH_OK_IF(m->b.stock.bytes == q->bytes + (uint64_t)q->missed * LEDGER_FRAME);
