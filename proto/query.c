@@ -127,3 +127,71 @@ bool rh_name_ok(const char *at, size_t len)
     }
     return true;
 }
+
+/* ---- rooms=a,b@12@EPOCH ---- */
+
+bool rh_epoch_ok(struct rh_span text)
+{
+    for (uint32_t i = 0; i < text.len; i++) {
+        char c = text.at[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '-' || c == '_'))
+            return false;
+    }
+    return text.len >= 1 && text.len <= RH_EPOCH_MAX;
+}
+
+/* What stands before the next `stop`. *rest goes on behind it; without one its address is NULL. */
+static struct rh_span cut_at(struct rh_span *rest, char stop)
+{
+    const char *end = rest->len ? memchr(rest->at, stop, rest->len) : NULL;
+    struct rh_span part = *rest;
+
+    if (!end) {
+        *rest = (struct rh_span){0};
+        return part;
+    }
+    part.len = (uint32_t)(end - rest->at);
+    *rest = (struct rh_span){end + 1, rest->len - part.len - 1};
+    return part;
+}
+
+/* A whole number in plain digits, such as 0 or 12. */
+static bool read_seq(struct rh_span text, uint64_t *ret)
+{
+    *ret = 0;
+    if (text.len == 0 || text.len > 16 || (text.len > 1 && text.at[0] == '0'))
+        return false;
+    for (uint32_t i = 0; i < text.len; i++) {
+        if (text.at[i] < '0' || text.at[i] > '9')
+            return false;
+        *ret = *ret * 10 + (uint64_t)(text.at[i] - '0');
+    }
+    return *ret <= RH_ROOM_SEQ_MAX;
+}
+
+static bool read_wish(struct rh_span item, struct rh_wish *ret)
+{
+    struct rh_span name = cut_at(&item, '@');
+    struct rh_span since = cut_at(&item, '@');
+    int len = rh_percent_decode(ret->name, sizeof(ret->name), name);
+
+    if (len < 0 || !rh_name_ok(ret->name, (size_t)len))
+        return false;
+    ret->len = (uint8_t)len;
+    ret->has_since = since.len > 0;
+    ret->has_epoch = item.at != NULL;
+    ret->epoch = item;
+    ret->since = 0;
+    if (ret->has_since && !read_seq(since, &ret->since))
+        return false;
+    return !ret->has_epoch || rh_epoch_ok(item);
+}
+
+int rh_wish_next(struct rh_span *rest, struct rh_wish *ret)
+{
+    if (!rest->at)
+        return 0;
+    return read_wish(cut_at(rest, ','), ret) ? 1 : -1;
+}

@@ -32,4 +32,25 @@ int rh_percent_decode(char *dst, size_t room, struct rh_span in);
  * characters (C0, DEL, and C1, U+0080 to U+009F)? */
 bool rh_name_ok(const char *at, size_t len);
 
+#define RH_EPOCH_MAX    32
+#define RH_ROOM_SEQ_MAX ((1ull << 53) - 1)
+
+/* May the life of a room be called so: 1 to RH_EPOCH_MAX of A-Z a-z 0-9 - _ */
+bool rh_epoch_ok(struct rh_span text);
+
+/* One room of a list such as "a,b@12@EPOCH" (PROTOCOL.md section 2): the list is split at its commas
+ * and each item at its @ before the name is percent-decoded. */
+struct rh_wish {
+    bool has_since, has_epoch; /* "b@12@EPOCH" has both, "b@@EPOCH" the second one */
+    uint8_t len;               /* of the name */
+    uint64_t since;            /* at most RH_ROOM_SEQ_MAX */
+    struct rh_span epoch;      /* in the list */
+    char name[RH_NAME_MAX];
+};
+
+/* Takes the next one off *rest. 1: *ret is it; 0: there is none any more; -1: malformed (an empty item,
+ * a bad name, number or epoch), and *rest means nothing. A list begins with one item at least; behind
+ * the last one rest->at is NULL. */
+int rh_wish_next(struct rh_span *rest, struct rh_wish *ret);
+
 #endif

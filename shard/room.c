@@ -36,18 +36,6 @@ void rh_epoch_hex(uint64_t uid, char dst[RH_EPOCH_LEN])
         dst[i] = "0123456789abcdef"[uid & 15];
 }
 
-bool rh_epoch_ok(struct rh_span text)
-{
-    for (uint32_t i = 0; i < text.len; i++) {
-        char ch = text.at[i];
-
-        if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') ||
-              ch == '-' || ch == '_'))
-            return false;
-    }
-    return text.len >= 1 && text.len <= RH_EPOCH_MAX;
-}
-
 uint64_t rh_epoch_parse(struct rh_span text)
 {
     uint64_t uid = 0;

@@ -168,8 +168,6 @@ void rh_ask_refuse(struct rh_shard *sh, struct rh_ask *take_ask, enum rh_wire_er
 
 /* ---- room.c, publish.c: the home ---- */
 
-#define RH_EPOCH_MAX 32 /* bytes of an epoch that a client names; ours have RH_EPOCH_LEN */
-
 /* What stands in front of a room message's seq_at, at most: the frame's header, the beginning of the
  * text, which the home writes, a time (20 digits) and the seq (2^53: 16 digits). */
 #define RH_ROOM_HEAD_TEXT "{\"type\":\"notify\",\"event\":\"room.message\",\"timestamp\":"
@@ -180,7 +178,6 @@ void rh_ask_refuse(struct rh_shard *sh, struct rh_ask *take_ask, enum rh_wire_er
      RH_MSG_SEQ_DIGITS)
 
 void rh_epoch_hex(uint64_t uid, char dst[RH_EPOCH_LEN]);
-bool rh_epoch_ok(struct rh_span text);        /* 1 to RH_EPOCH_MAX of A-Z a-z 0-9 - _ */
 uint64_t rh_epoch_parse(struct rh_span text); /* the uid; 0: none of ours */
 
 struct rh_member {

@@ -14,10 +14,11 @@
 #include "proto/envelope.h"
 #include "shard/room_int.h"
 
-#define NAME_WHY   "room: 1 to 128 bytes of UTF-8 without control characters"
-#define NO_MEMORY  "out of memory, try again"
-#define PAGE_LIMIT 100 /* items of a page, unless the client says */
-#define PAGES_MAX  8 /* unanswered asks of a session, when one more may bring a page of a megabyte */
+#define NAME_WHY       "room: 1 to 128 bytes of UTF-8 without control characters"
+#define TOO_MANY_ROOMS "this user is in as many rooms as rooms.per_user allows"
+#define NO_MEMORY      "out of memory, try again"
+#define PAGE_LIMIT     100 /* items of a page, unless the client says */
+#define PAGES_MAX      8 /* unanswered asks of a session, when one more may bring a page of a megabyte */
 
 /* ---- what all requests have ---- */
 
@@ -173,8 +174,7 @@ static struct rh_sub *joining_sub(struct rh_shard *sh, struct rh_conn *c,
     struct rh_sub *sub = rh_sub_find(sh, c->session, t->hash, target_name(t));
 
     if (!sub && rh_sub_over_limit(sh, c->user, t->hash, target_name(t))) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_conflict,
-                         "this user is in as many rooms as rooms.per_user allows");
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_conflict, TOO_MANY_ROOMS);
         return NULL;
     }
     if (!sub)
@@ -639,73 +639,29 @@ void rh_notify_gone(struct rh_shard *sh, struct rh_conn *c, const struct rh_sub 
 
 /* ---- rooms=a,b@12@EPOCH ---- */
 
-/* One room of the list; moves *rest behind its comma. */
-struct wish {
-    struct target t;
-    bool has_since, has_epoch;
-    uint64_t since, epoch;
-};
-
-/* What stands before the next `stop`; *rest goes on behind it, with at NULL at the end. */
-static struct rh_span cut_at(struct rh_span *rest, char stop)
-{
-    const char *end = memchr(rest->at, stop, rest->len);
-    struct rh_span part = *rest;
-
-    if (!end) {
-        *rest = (struct rh_span){0};
-        return part;
-    }
-    part.len = (uint32_t)(end - rest->at);
-    *rest = (struct rh_span){end + 1, rest->len - part.len - 1};
-    return part;
-}
-
-static bool read_wish(struct rh_span item, struct wish *w)
-{
-    struct rh_span name = cut_at(&item, '@');
-    struct rh_span since = item.at ? cut_at(&item, '@') : item;
-    /* cppcheck-suppress uninitvar ; it is written to */
-    int len = rh_percent_decode(w->t.name, sizeof(w->t.name), name);
-
-    if (len < 0 || !rh_name_ok(w->t.name, (size_t)len))
-        return false;
-    w->t.len = (uint8_t)len;
-    w->has_since = since.len > 0;
-    w->has_epoch = item.at != NULL;
-    w->epoch = 0;
-    if (w->has_since &&
-        !rh_json_u64((struct rh_json){since, RH_JSON_NUMBER}, 0, RH_MSG_SEQ_MAX, &w->since))
-        return false;
-    if (!w->has_epoch)
-        return true;
-    w->epoch = rh_epoch_parse(item);
-    return rh_epoch_ok(item);
-}
-
 bool rh_rooms_ok(struct rh_span rooms)
 {
-    struct wish w;
+    struct rh_wish w;
+    int rc = 1;
 
-    while (rooms.len)
-        if (!read_wish(cut_at(&rooms, ','), &w) || (rooms.at && !rooms.len))
-            return false;
-    return true;
+    while (rooms.len && rc > 0)
+        rc = rh_wish_next(&rooms, &w);
+    return rc >= 0 && !rooms.at;
 }
 
-static void want(struct rh_shard *sh, struct rh_conn *c, const struct wish *w)
+static void want(struct rh_shard *sh, struct rh_conn *c, const struct rh_wish *w)
 {
-    struct rh_span room = target_name(&w->t);
-    struct rh_sub *sub = rh_sub_find(sh, c->session, w->t.hash, room);
+    struct rh_span room = {w->name, w->len};
+    uint64_t hash = rh_hash(&sh->env->hash_key, room.at, room.len);
+    struct rh_sub *sub = rh_sub_find(sh, c->session, hash, room);
     bool fresh = !sub;
 
-    if (fresh && rh_sub_over_limit(sh, c->user, w->t.hash, room)) {
-        notify_refused(sh, c, room, RH_WIRE_conflict,
-                       "this user is in as many rooms as rooms.per_user allows");
+    if (fresh && rh_sub_over_limit(sh, c->user, hash, room)) {
+        notify_refused(sh, c, room, RH_WIRE_conflict, TOO_MANY_ROOMS);
         return;
     }
     if (fresh)
-        sub = rh_sub_create(sh, c->session, w->t.hash, room);
+        sub = rh_sub_create(sh, c->session, hash, room);
     if (!sub) {
         notify_refused(sh, c, room, RH_WIRE_unavailable, NO_MEMORY);
         return;
@@ -714,7 +670,7 @@ static void want(struct rh_shard *sh, struct rh_conn *c, const struct wish *w)
         sub->has_since = true;
         sub->since = w->since;
         sub->has_epoch = w->has_epoch;
-        sub->epoch = w->epoch;
+        sub->epoch = rh_epoch_parse(w->epoch);
     }
     if (fresh)
         rh_sub_want(sh, sub);
@@ -724,14 +680,10 @@ static void want(struct rh_shard *sh, struct rh_conn *c, const struct wish *w)
 
 void rh_rooms_connect(struct rh_shard *sh, struct rh_conn *c, struct rh_span rooms)
 {
-    while (rooms.len && c->state == RH_CONN_OPEN) {
-        struct wish w;
-        bool ok = read_wish(cut_at(&rooms, ','), &w);
+    struct rh_wish w;
 
-        rh_assert(ok); /* the accepting shard has looked */
-        aim(sh, &w.t);
+    while (rooms.len && c->state == RH_CONN_OPEN && rh_wish_next(&rooms, &w) > 0)
         want(sh, c, &w);
-    }
 }
 
 /* ---- what a room's members are told of each other ---- */

@@ -294,9 +294,9 @@ class WithServer(unittest.TestCase):
     def tearDownClass(cls):
         cls.server.close()
 
-    def run_mode(self, mode, path, *args):
-        return bench(mode, "--url", self.server.url(path), "--duration", "300ms", "--warmup", "0ms",
-                     *args)
+    def run_mode(self, mode, path, *args, duration="300ms"):
+        return bench(mode, "--url", self.server.url(path), "--duration", duration, "--warmup",
+                     "0ms", *args)
 
     def assert_fine(self, result):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)

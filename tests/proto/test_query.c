@@ -182,3 +182,59 @@ RH_TEST(query, of_the_first_2048_code_points_only_controls_are_refused)
                   point >= 0x20 && !(point >= 0x7f && point < 0xa0));
     }
 }
+
+/* ---- rooms=a,b@12@EPOCH ---- */
+
+/* The list as "a b@12@e !": an exclamation mark where it is malformed. */
+static void expect_wishes(const char *list, const char *want)
+{
+    struct rh_span rest = guarded(list);
+    struct rh_wish w;
+    char got[512] = "";
+    size_t n = 0;
+    int rc;
+
+    while ((rc = rh_wish_next(&rest, &w)) > 0) {
+        n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%.*s", n ? " " : "", w.len, w.name);
+        if (w.has_since)
+            n += (size_t)snprintf(got + n, sizeof(got) - n, "@%llu", (unsigned long long)w.since);
+        if (w.has_epoch)
+            n += (size_t)snprintf(got + n, sizeof(got) - n, "@@%.*s", (int)w.epoch.len, w.epoch.at);
+    }
+    if (rc < 0)
+        snprintf(got + n, sizeof(got) - n, "!");
+    RH_EQ_STR(got, want);
+}
+
+RH_TEST(wish, a_list_is_split_before_it_is_decoded)
+{
+    expect_wishes("a", "a");
+    expect_wishes("a,b,c", "a b c");
+    expect_wishes("a@12@e-E_9,b@0", "a@12@@e-E_9 b@0");
+    expect_wishes("b@@EPOCH", "b@@EPOCH");
+    expect_wishes("a%2Cb,c%40d@3,e+f", "a,b c@d@3 e+f");
+    expect_wishes("r%C3%A4ume@9007199254740991", "r\xc3\xa4ume@9007199254740991");
+    expect_wishes("a@", "a"); /* no since, after all */
+}
+
+RH_TEST(wish, what_is_malformed_is_refused)
+{
+    expect_wishes("", "!");
+    expect_wishes(",", "!");
+    expect_wishes("a,", "a!");
+    expect_wishes("a,,b", "a!");
+    expect_wishes("@1", "!");
+    expect_wishes("a@x", "!");
+    expect_wishes("a@-1", "!");
+    expect_wishes("a@01", "!");
+    expect_wishes("a@1.0", "!");
+    expect_wishes("a@9007199254740992", "!");
+    expect_wishes("a@99999999999999999999999", "!");
+    expect_wishes("a@1@", "!");
+    expect_wishes("a@1@e@f", "!");
+    expect_wishes("a@1@e%20", "!");
+    expect_wishes("a@1@0123456789012345678901234567890123", "!");
+    expect_wishes("%zz", "!");
+    expect_wishes("a%0A", "!");
+    expect_wishes("%ff", "!");
+}
