@@ -9,8 +9,9 @@
  * The walk     goes over the slots of connections, a part of them a pass, one broadcast after the
  *              other, so that everyone gets them in one order. It is for whom was connected when
  *              it arrived: a session that was attached later is passed over, wherever its slot lies.
- * Counting     A user counts once, if at least one of its connections has it in its queue. Each
- *              broadcast has a number on this shard, and the user remembers the last one.
+ * Counting     A user counts once, if it has a connection that matches; what a slow one of these
+ *              drops it is told as lost. Each broadcast has a number on this shard, and the user
+ *              remembers the last one.
  * Without      At the asker's shard nothing is sent and the answer is 503; at another one nobody
  *  memory      there gets it, and the answer says that it is partial.
  * Limits       RH_BROADCASTS_MAX of one shard's clients unfinished; then the next asker is not read
@@ -152,10 +153,11 @@ static void hand_out(struct rh_shard *sh, struct walk *w, struct rh_conn *c)
     if (c->kind != RH_IS_WS || c->state != RH_CONN_OPEN || !s || s->attached > w->attached_max ||
         !meant(w, s))
         return;
-    if (rh_conn_push(sh, c, w->h) != RH_OK || s->user->broadcast == w->number)
-        return;
-    s->user->broadcast = w->number;
-    w->users++;
+    if (s->user->broadcast != w->number) {
+        s->user->broadcast = w->number;
+        w->users++;
+    }
+    rh_conn_push(sh, c, w->h);
 }
 
 /* Goes on; returns how many connections it looked at. */

@@ -34,6 +34,7 @@ BENCH = os.environ.get("RINGHUB_BENCH",
                        str(ROOT / "build" / os.environ.get("VARIANT", "release") / "ringhub-bench"))
 FAULT_AT = 20  # the message on which a fault is committed
 ROOM_FAULT_AT = 8  # and in a room, where each has several receivers
+BRIEF = "100ms"  # long enough where nothing has to happen but what is right
 
 
 def flipped(message):
@@ -308,14 +309,15 @@ class WithServer(unittest.TestCase):
 
 
 class EchoFaults(WithServer):
-    def echo(self, fault, *args):
-        return self.run_mode("echo", "/echo-" + fault, "--connections", "2", "--depth", "4", *args)
+    def echo(self, fault, *args, **how):
+        return self.run_mode("echo", "/echo-" + fault, "--connections", "2", "--depth", "4", *args,
+                             **how)
 
     def test_an_honest_server_is_fine_at_every_size(self):
         for size in (0, 1, 12, 18, 64, 125, 126, 1000, 65535, 65536, 200000):
             for text in ([], ["--text"]):
                 with self.subTest(size=size, text=text):
-                    self.assert_fine(self.echo("", "--size", str(size), *text))
+                    self.assert_fine(self.echo("", "--size", str(size), *text, duration=BRIEF))
 
     def test_two_threads_and_a_mask_of_zero_change_nothing(self):
         self.assert_fine(self.echo("", "--threads", "2", "--mask-zero"))
@@ -326,21 +328,10 @@ class EchoFaults(WithServer):
     def test_a_ping_is_answered(self):
         self.assert_fine(self.echo("ping"))
 
-    def test_a_dropped_message_is_lost(self):
-        self.assert_fault(self.echo("drop"), "messages lost")
-
-    def test_a_dropped_message_is_lost_whatever_its_size(self):
-        self.assert_fault(self.echo("drop", "--size", "1"), "messages lost")
-
     def test_a_flipped_byte_is_corruption(self):
         for size in ("18", "64", "1000", "70000"):
             with self.subTest(size=size):
                 self.assert_fault(self.echo("flip", "--size", size), "messages corrupted")
-
-    def test_a_flipped_digit_of_a_payload_that_is_only_a_number_is_a_fault_of_some_kind(self):
-        for size in ("1", "5", "12"):  # it may turn it into the name of another message
-            with self.subTest(size=size):
-                self.assert_fault(self.echo("flip", "--size", size), "messages ")
 
     def test_a_missing_byte_is_corruption(self):
         self.assert_fault(self.echo("short"), "messages corrupted")
@@ -381,40 +372,21 @@ class EchoFaults(WithServer):
 
 
 class SendFaults(WithServer):
-    def send(self, fault, *args):
-        return self.run_mode("send", "/send-" + fault, "--connections", "4", *args)
+    def send(self, *args):
+        return self.run_mode("send", "/send-", "--connections", "4", *args, duration=BRIEF)
 
     def test_an_honest_server_is_fine(self):
         for args in ([], ["--depth", "8"], ["--size", "0"], ["--size", "5000", "--depth", "3"],
                      ["--rate", "500"], ["--threads", "2"]):
             with self.subTest(args=args):
-                result = self.send("", *args)
+                result = self.send(*args)
                 self.assert_fine(result)
                 self.assertRegex(result.stdout, r"answers\s+p50")
 
-    def test_each_fault_is_named(self):
-        # all at once: most of them end with five seconds of waiting
-        cases = (("drop", "messages lost"), ("flip", "messages corrupted"),
-                 ("from", "messages corrupted"), ("swap", "messages reordered"),
-                 ("twice", "messages not expected"), ("answers", "messages not expected"),
-                 ("silent", "requests without an answer"),
-                 ("stored", "messages refused by the server"),
-                 ("refuse", "messages refused by the server"))
-        with concurrent.futures.ThreadPoolExecutor(len(cases)) as pool:
-            results = list(pool.map(lambda case: self.send(case[0], "--depth", "4"), cases))
-        for (fault, words), result in zip(cases, results):
-            with self.subTest(fault=fault):
-                self.assert_fault(result, words)
-
-    def test_a_server_without_a_welcome_is_refused(self):
-        result = bench("send", "--url", self.server.url("/echo?x=1"), "--duration", "100ms",
-                       timeout=30)
-        self.assert_fault(result, "connections refused")
-
 
 class FanoutFaults(WithServer):
-    def fanout(self, fault, *args):
-        return self.run_mode("fanout", "/fanout-" + fault, "--connections", "5", *args)
+    def fanout(self, fault, *args, **how):
+        return self.run_mode("fanout", "/fanout-" + fault, "--connections", "5", *args, **how)
 
     def test_an_honest_server_is_fine(self):
         for kind in ((), ("--broadcast",)):
@@ -423,7 +395,7 @@ class FanoutFaults(WithServer):
                          ["--rate", "200"], ["--threads", "2"],
                          ["--threads", "3", "--depth", "8"]):
                 with self.subTest(args=args, kind=kind):
-                    result = self.fanout("", *args, *kind)
+                    result = self.fanout("", *args, *kind, duration=BRIEF)
                     self.assert_fine(result)
                     self.assertRegex(result.stdout, r"answers\s+p50")
 
@@ -445,28 +417,6 @@ class FanoutFaults(WithServer):
         self.assertGreater(figures["server"]["cpu_ns_per_delivery"], 0)
         self.assertGreater(figures["text_bytes"], 64)
 
-    def test_each_fault_of_one_reader_or_answer_is_named(self):
-        # many at once: most of them end with five seconds of waiting
-        cases = (("drop", "messages lost"), ("lost", "messages lost"),
-                 ("flip", "messages corrupted"), ("all", "messages corrupted"),
-                 ("from", "messages corrupted"), ("seq", "messages corrupted"),
-                 ("room", "messages corrupted"), ("swap", "messages reordered"),
-                 ("twice", "messages not expected"), ("answers", "messages not expected"),
-                 ("silent", "requests without an answer"), ("close", "connections broken"),
-                 ("refuse", "messages refused by the server"))
-        kinds = ((), ("--broadcast",), ("--threads", "2"))
-        runs = [(fault, words, kind) for fault, words in cases for kind in kinds
-                if not (fault in ("seq", "room", "lost") and "--broadcast" in kind)]
-        with concurrent.futures.ThreadPoolExecutor(12) as pool:
-            results = list(pool.map(lambda run: self.fanout(run[0], "--depth", "4", *run[2]), runs))
-        for (fault, words, kind), result in zip(runs, results):
-            with self.subTest(fault=fault, kind=kind):
-                self.assert_fault(result, words)
-                if fault in ("flip", "from", "twice", "answers", "silent", "refuse"):
-                    self.assertNotIn("messages lost", result.stdout)
-                if fault == "drop":
-                    self.assertIn("1 messages lost", result.stdout)
-
     def test_after_a_refused_message_or_a_lost_reader_it_goes_on(self):
         for fault in ("refuse", "close"):
             for threads in ("1", "2"):
@@ -476,11 +426,6 @@ class FanoutFaults(WithServer):
                     self.assertGreater(counts["sent"], 2 * ROOM_FAULT_AT)
                     # what was on its way to who is gone is lost, later messages are not
                     self.assertEqual(counts["lost"], 1 if fault == "close" else 0)
-
-    def test_losses_do_not_stop_an_open_loop_and_are_counted(self):
-        result = self.fanout("drop", "--rate", "200", "--json", "-")
-        counts = json.loads(result.stdout)["counts"]
-        self.assertEqual((counts["sent"], counts["completed"], counts["lost"]), (60, 299, 1))
 
     def test_who_may_not_join_is_refused(self):
         result = self.fanout("full")
@@ -518,6 +463,102 @@ class FanoutFaults(WithServer):
         self.assertGreater(figures["counts"]["sent"], 20)
 
 
+class Waits(WithServer):
+    """What ends with five or ten seconds of waiting: many at once, begun before the first test,
+    those that take longest first."""
+
+    SILENCE = ("echo", "silence", "--connections", "3")
+    NO_WELCOME = ("send", "/echo?x=1")
+    LOSSES = ("fanout", "/fanout-drop", "--connections", "5", "--rate", "200", "--json", "-")
+    DROPS = [("echo", "/echo-drop", "--connections", "2", "--depth", "4", *size)
+             for size in ((), ("--size", "1"))]
+    # a digit may turn it into the name of another message
+    DIGITS = [("echo", "/echo-flip", "--connections", "2", "--depth", "4", "--size", size)
+              for size in ("1", "5", "12")]
+    SENDS = {("send", "/send-" + fault, "--connections", "4", "--depth", "4"): words
+             for fault, words in (
+                 ("drop", "messages lost"), ("flip", "messages corrupted"),
+                 ("from", "messages corrupted"), ("swap", "messages reordered"),
+                 ("twice", "messages not expected"), ("answers", "messages not expected"),
+                 ("silent", "requests without an answer"),
+                 ("stored", "messages refused by the server"),
+                 ("refuse", "messages refused by the server"))}
+    FANOUTS = [(fault, words, ("fanout", "/fanout-" + fault, "--connections", "5", "--depth", "4",
+                               *kind))
+               for fault, words in (
+                   ("drop", "messages lost"), ("lost", "messages lost"),
+                   ("silent", "requests without an answer"),
+                   ("flip", "messages corrupted"), ("all", "messages corrupted"),
+                   ("from", "messages corrupted"), ("seq", "messages corrupted"),
+                   ("room", "messages corrupted"), ("swap", "messages reordered"),
+                   ("twice", "messages not expected"), ("answers", "messages not expected"),
+                   ("close", "connections broken"), ("refuse", "messages refused by the server"))
+               for kind in ((), ("--broadcast",), ("--threads", "2"))
+               if not (fault in ("seq", "room", "lost") and "--broadcast" in kind)]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.silence = socket.create_server(("127.0.0.1", 0))
+        cls.pool = concurrent.futures.ThreadPoolExecutor(16)
+        runs = [cls.SILENCE, cls.NO_WELCOME, cls.LOSSES, *cls.DROPS, *cls.DIGITS, *cls.SENDS,
+                *(run for _, _, run in cls.FANOUTS)]
+        cls.results = {run: cls.pool.submit(cls.run_one, *run) for run in runs}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.pool.shutdown()
+        cls.silence.close()
+        super().tearDownClass()
+
+    @classmethod
+    def run_one(cls, mode, path, *args):
+        url = (f"ws://127.0.0.1:{cls.silence.getsockname()[1]}/" if path == "silence"
+               else cls.server.url(path))
+        return bench(mode, "--url", url, "--duration", "300ms", "--warmup", "0ms", *args)
+
+    def result(self, run):
+        return self.results[run].result()
+
+    def test_a_dropped_message_is_lost_whatever_its_size(self):
+        for run in self.DROPS:
+            with self.subTest(run=run):
+                self.assert_fault(self.result(run), "messages lost")
+
+    def test_a_flipped_digit_of_a_payload_that_is_only_a_number_is_a_fault_of_some_kind(self):
+        for run in self.DIGITS:
+            with self.subTest(run=run):
+                self.assert_fault(self.result(run), "messages ")
+
+    def test_each_fault_of_a_sender_or_receiver_is_named(self):
+        for run, words in self.SENDS.items():
+            with self.subTest(run=run):
+                self.assert_fault(self.result(run), words)
+
+    def test_each_fault_of_one_reader_or_answer_in_a_room_is_named(self):
+        for fault, words, run in self.FANOUTS:
+            with self.subTest(run=run):
+                result = self.result(run)
+                self.assert_fault(result, words)
+                if fault in ("flip", "from", "twice", "answers", "silent", "refuse"):
+                    self.assertNotIn("messages lost", result.stdout)
+                if fault == "drop":
+                    self.assertIn("1 messages lost", result.stdout)
+
+    def test_losses_do_not_stop_an_open_loop_and_are_counted(self):
+        counts = json.loads(self.result(self.LOSSES).stdout)["counts"]
+        self.assertEqual((counts["sent"], counts["completed"], counts["lost"]), (60, 299, 1))
+
+    def test_a_server_without_a_welcome_is_refused(self):
+        self.assert_fault(self.result(self.NO_WELCOME), "connections refused")
+
+    def test_a_server_that_says_nothing_is_not_waited_for_without_end(self):
+        result = self.result(self.SILENCE)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("3 connections refused", result.stdout)
+        self.assertIn("no handshake made progress", result.stdout)
+
+
 class FanoutOfRinghub(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -533,7 +574,7 @@ class FanoutOfRinghub(unittest.TestCase):
                          ("--size", "20000", "--depth", "4"), ("--slow", "30", "--rate", "50")):
                 with self.subTest(kind=kind, args=args):
                     result = bench("fanout", "--url", self.hub.url + "/ws", "--connections", "60",
-                                   "--duration", "300ms", "--warmup", "0ms", "--json", "-", "--pid",
+                                   "--duration", BRIEF, "--warmup", "0ms", "--json", "-", "--pid",
                                    str(self.hub.pid), *kind, *args)
                     self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
                     figures = json.loads(result.stdout)
@@ -630,12 +671,6 @@ class Silence(unittest.TestCase):
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.sock.close)
         self.url = f"ws://127.0.0.1:{self.sock.getsockname()[1]}/"
-
-    def test_it_is_not_waited_for_without_end(self):
-        result = bench("echo", "--url", self.url, "--connections", "3", timeout=25)
-        self.assertEqual(result.returncode, 1, result.stdout)
-        self.assertIn("3 connections refused", result.stdout)
-        self.assertIn("no handshake made progress", result.stdout)
 
     def test_an_interrupt_ends_the_waiting(self):
         process = subprocess.Popen([BENCH, "echo", "--url", self.url], stdout=subprocess.PIPE,

@@ -263,8 +263,7 @@ static void check_recipients(unsigned number)
 
         if (!is_for(req, link))
             continue;
-        sure[link->actor->role.user] |=
-            was_there(link, req) && (!sim_rules.tight || has_got(link, number));
+        sure[link->actor->role.user] |= was_there(link, req);
         may[link->actor->role.user] = true;
     }
     for (unsigned i = 0; i < SIM_USERS_MAX; i++) {
