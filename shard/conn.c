@@ -188,15 +188,15 @@ void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind
     rh_heartbeat_set(sh, c);
 }
 
-/* It is nobody's device any more; `code` says why, `goodbye` that the client wants it to be the end
- * of its session, too. Once per open connection. */
-static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
+/* It is nobody's device any more; `code` says why, `by_peer` that the client chose it. Once per open
+ * connection. */
+static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer)
 {
     rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
     rh_admit_give(sh, c);
     if (c->kind == RH_IS_WS)
-        rh_session_leave(sh, c, code, goodbye);
+        rh_session_leave(sh, c, code, by_peer);
     rh_user_detach(sh, c);
 }
 
@@ -209,7 +209,7 @@ static void unwait(struct rh_shard *sh, struct rh_conn *c)
 
 /* ---- receiving ---- */
 
-static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye);
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer);
 
 void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
 {
@@ -618,9 +618,9 @@ static void write_close(struct rh_shard *sh, struct rh_conn *c, unsigned code, c
     rh_conn_own_done(sh, c, head + len);
 }
 
-static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
+static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer)
 {
-    leave(sh, c, code, goodbye);
+    leave(sh, c, code, by_peer);
     rh_conn_set_state(sh, c, RH_CONN_CLOSING);
     c->since_ms = sh->now_ms;
     if (rh_outq_flying(c->out)) /* a peer that goes on taking has longer (heartbeat.c) */
@@ -652,7 +652,7 @@ void rh_conn_peer_close(struct rh_shard *sh, struct rh_conn *c, unsigned code)
 {
     c->deaf = true;
     if (c->state == RH_CONN_OPEN) {
-        begin_closing(sh, c, code, code == 1000);
+        begin_closing(sh, c, code, true);
         write_close(sh, c, code, "");
     } else if (c->state == RH_CONN_CLOSING && !c->out) {
         rh_conn_finish(sh, c);

@@ -21,7 +21,7 @@
  *             (a stray). A branch that owes a report is kept without subscribers until it is told.
  * Memory      No memory to queue a message: all who should have got it are closed with 1013 and find
  *             it in the room's history. That happens in the next rh_fanout_run, before anything else
- *             of that branch, so that nobody gets what follows a hole.
+ *             of that branch, or when one of them leaves before: so nobody gets what follows a hole.
  * Invariants  (1) sub->branch == b <=> b->subs[sub->index] == sub.  (2) cursor <= count, batch <=
  *             fan_count, and cursor is 0 without a batch.  (3) a branch without subscribers has no
  *             fans.
@@ -316,7 +316,8 @@ void rh_branch_del(struct rh_shard *sh, struct rh_sub *sub)
         move_sub(b, --b->cursor, gap);
         gap = b->cursor;
     }
-    move_sub(b, --b->count, gap);
+    if (gap != --b->count) /* else what is there has moved already */
+        move_sub(b, b->count, gap);
     sub->branch = NULL;
     shrink(b);
     drop_unused(sh, b);
@@ -413,6 +414,28 @@ static unsigned walk(struct rh_shard *sh, struct rh_branch *b, unsigned budget)
     return looked;
 }
 
+/* Who misses a message for want of memory does not get the next one. */
+static void close_if_missed(struct rh_shard *sh, const struct rh_sub *sub, uint64_t hole)
+{
+    struct rh_conn *c = sub->first < hole ? open_conn(sub) : NULL;
+
+    if (!c)
+        return;
+    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
+    rh_conn_close(sh, c, 1013, "out of memory");
+}
+
+/* From the end: what takes the place of one who leaves has been looked at. */
+static void close_at_hole(struct rh_shard *sh, struct rh_branch *b)
+{
+    uint64_t hole = b->hole;
+
+    b->hole = 0;
+    for (uint32_t i = b->count; i-- > 0;)
+        if (i < b->count)
+            close_if_missed(sh, b->subs[i], hole);
+}
+
 void rh_fanout_flush(struct rh_shard *sh, struct rh_sub *sub)
 {
     struct rh_branch *b = sub->branch;
@@ -421,6 +444,7 @@ void rh_fanout_flush(struct rh_shard *sh, struct rh_sub *sub)
 
     next = RH_MAX(next, b->fan_count - recent); /* what came before it did is not for it */
     b->pins++;
+    close_if_missed(sh, sub, b->hole);
     for (; sub->branch == b && next < b->fan_count; next++) {
         const struct rh_fan *fan = fan_at(b, next);
         struct carried one = {fan->h, fan->seq, fan->number, excluded(sh, fan->h->msg)};
@@ -428,23 +452,6 @@ void rh_fanout_flush(struct rh_shard *sh, struct rh_sub *sub)
         hand_out(sh, sub, &one, 1);
     }
     unpin(sh, b);
-}
-
-/* Those who miss a message for want of memory do not get the next one. From the end: what takes the
- * place of one who leaves has been looked at. */
-static void close_at_hole(struct rh_shard *sh, struct rh_branch *b)
-{
-    uint64_t hole = b->hole;
-
-    b->hole = 0;
-    for (uint32_t i = b->count; i-- > 0;) {
-        struct rh_conn *c = i < b->count && b->subs[i]->first < hole ? open_conn(b->subs[i]) : NULL;
-
-        if (!c)
-            continue;
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, 1);
-        rh_conn_close(sh, c, 1013, "out of memory");
-    }
 }
 
 static unsigned end_subs(struct rh_shard *sh, struct rh_branch *b, unsigned budget)

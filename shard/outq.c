@@ -80,6 +80,12 @@ static bool is_msg(const struct rh_out_entry *entry)
            entry->kind == RH_OUT_MISSED;
 }
 
+/* Nothing of it is sent. */
+static bool is_silent(const struct rh_out_entry *entry)
+{
+    return entry->kind == RH_OUT_HOLE || entry->kind == RH_OUT_NOTE;
+}
+
 static const struct rh_msg *msg_of(const struct rh_out_entry *entry)
 {
     return ((const struct rh_handle *)entry->obj)->msg;
@@ -131,6 +137,8 @@ static void entry_release(struct rh_out_stock *stock, struct rh_outq *q, struct 
         break;
     case RH_OUT_LOST:
         q->lost--;
+        /* fall through */
+    case RH_OUT_NOTE:
         rh_mem_free(entry->obj);
         break;
     case RH_OUT_TOLD:
@@ -493,6 +501,21 @@ static int push_marker(struct rh_outq *q, struct rh_lane *lane, const struct rh_
     return RH_OK;
 }
 
+bool rh_outq_note(struct rh_outq *q, const struct rh_lost *lost)
+{
+    struct rh_lost *note = rh_mem_alloc(sizeof(*note));
+    struct rh_out_entry *entry = note ? lane_push(q, &q->normal) : NULL;
+
+    if (!entry) {
+        rh_mem_free(note);
+        return false;
+    }
+    *note = *lost;
+    note->name_len = 0;
+    *entry = (struct rh_out_entry){.obj = note, .kind = RH_OUT_NOTE};
+    return true;
+}
+
 /* ---- dropping ---- */
 
 static bool droppable(const struct rh_out_entry *entry)
@@ -614,7 +637,7 @@ static bool lane_tell(struct rh_outq *q, struct rh_lane *lane, unsigned *max,
     for (uint32_t i = 0; i < lane->count && *max; i++) {
         struct rh_out_entry *entry = lane_entry(lane, i);
 
-        if (entry->kind == RH_OUT_HOLE)
+        if (is_silent(entry))
             continue;
         if (entry->kind == RH_OUT_LOST && !tell(q, entry, encode, arg))
             return false;
@@ -647,7 +670,7 @@ static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec 
     for (i = 0; i < lane->count && filled < max; i++) {
         const struct rh_out_entry *entry = lane_entry(lane, i);
 
-        if (entry->kind == RH_OUT_HOLE)
+        if (is_silent(entry))
             continue;
         iov[filled].iov_len = entry->len;
         iov[filled++].iov_base = bytes_of(entry);
@@ -715,7 +738,7 @@ static void lane_each(const struct rh_lane *lane, uint32_t from, uint32_t to,
 
         if (is_msg(entry))
             visit_msg(arg, msg_of(entry));
-        else if (entry->kind == RH_OUT_LOST)
+        else if (entry->kind == RH_OUT_LOST || entry->kind == RH_OUT_NOTE)
             visit_lost(arg, entry->obj);
         else if (entry->kind == RH_OUT_TOLD)
             visit_lost(arg, ((const struct rh_told *)entry->obj)->lost);

@@ -45,6 +45,7 @@ enum rh_out_kind {
     RH_OUT_MISSED,
     RH_OUT_LOST, /* a marker */
     RH_OUT_TOLD, /* a marker's frame */
+    RH_OUT_NOTE, /* a loss of which the block behind it tells; nothing in itself */
     RH_OUT_HOLE, /* nothing: its marker has merged with one behind it. Never the last of a lane */
 };
 
@@ -110,6 +111,10 @@ void rh_outq_own_done(struct rh_outq *q, size_t used);
 /* The own frame that was queued last stays in front of the room messages that follow. */
 void rh_outq_fence(struct rh_outq *q);
 
+/* The own frame that has to be queued next tells this loss, which is of interest until it has been
+ * sent. `lost` is copied, its name is not needed. False: no memory. */
+bool rh_outq_note(struct rh_outq *q, const struct rh_lost *lost);
+
 /* Queues a block whole (its bytes from start to used), as one frame; takes it over. False: no
  * memory, the block is still the caller's. */
 bool rh_outq_push_block(struct rh_outq *q, struct rh_block *take_block);
@@ -151,7 +156,7 @@ unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
 /* ---- questions ---- */
 
 /* Everything that waits, and before it, if `flying`, what flies, in the order in which it leaves; told
- * losses while they fly. */
+ * losses while they fly, and noted ones. */
 void rh_outq_each(const struct rh_outq *q, bool flying,
                   void (*visit_msg)(void *arg, const struct rh_msg *msg),
                   void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg);

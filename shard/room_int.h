@@ -422,8 +422,9 @@ void rh_session_unattach(struct rh_shard *sh, struct rh_session *s);
 /* It is being resumed: parts it from the connection that it still has, which is closed with 4409 if
  * it is open; what waits there will not be sent twice. */
 void rh_session_take_over(struct rh_shard *sh, struct rh_session *s);
-/* The open connection leaves; by the code the session ends, or waits for resume.window. */
-void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye);
+/* The open connection leaves; by the code, and who chose it, the session ends, or waits for
+ * resume.window. */
+void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer);
 /* Nothing more will be sent on c: notes what did not get through. Before c->out is thrown away. */
 void rh_session_settle(struct rh_shard *sh, struct rh_conn *c);
 void rh_session_end(struct rh_shard *sh, struct rh_session *s);

@@ -9,8 +9,8 @@
  *
  * A connection that closes may go on sending for a while: it and its session know each other until
  * everything is sent, or the queue is thrown away, or somebody resumes. At that moment (settle) each
- * subscription goes back to before the first message that did not get through, which is where a
- * resume begins.
+ * subscription goes back to before the first message, or the first news of a lost one, that did not
+ * get through, which is where a resume begins.
  *
  * Ownership  of its user, which exists as long as it has one.
  * Limits     EXPIRE_A_PASS sessions end in a pass. A user has limits.connections_per_user detached
@@ -171,8 +171,13 @@ void rh_session_unattach(struct rh_shard *sh, struct rh_session *s)
 
 /* ---- and without ---- */
 
-static bool ends_it(const struct rh_shard *sh, unsigned code, bool goodbye)
+/* A client may close with any code, but only 1000 is its goodbye: the others are ours to mean. */
+static bool ends_it(const struct rh_shard *sh, unsigned code, bool by_peer)
 {
+    if (sh->draining || sh->cfg->resume_window_ms == 0)
+        return true;
+    if (by_peer)
+        return code == 1000;
     switch (code) {
     case 4400:
     case 4401:
@@ -181,17 +186,17 @@ static bool ends_it(const struct rh_shard *sh, unsigned code, bool goodbye)
     case 4429:
         return true;
     default:
-        return goodbye || sh->draining || sh->cfg->resume_window_ms == 0;
+        return false;
     }
 }
 
-void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
+void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer)
 {
     struct rh_session *s = c->session;
 
     if (!s)
         return;
-    if (ends_it(sh, code, goodbye))
+    if (ends_it(sh, code, by_peer))
         rh_session_end(sh, s);
     else
         detach(sh, s);

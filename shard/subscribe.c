@@ -379,6 +379,16 @@ static void flush(struct rh_shard *sh, struct rh_sub *sub)
     sub->asking = false;
 }
 
+/* What an earlier connection asked has ended it, but the present one named it when it came. */
+static void join_anew(struct rh_shard *sh, struct rh_sub *sub)
+{
+    set_counted(sh, sub, false);
+    if (sub->branch)
+        rh_branch_del(sh, sub);
+    sub->restore = false;
+    rh_sub_want(sh, sub);
+}
+
 /* The home has refused. `ask->sub` is NULL afterwards if it is gone. */
 static void refused(struct rh_shard *sh, struct rh_ask *ask)
 {
@@ -400,6 +410,8 @@ static void refused(struct rh_shard *sh, struct rh_ask *ask)
     ask->sub = NULL;
     if (moved && ask->again)
         tell_gone(sh, sub);
+    else if (moved && sub->restore && sub->named)
+        join_anew(sh, sub);
     else if (sub->session)
         rh_sub_end(sh, sub);
     else
@@ -416,6 +428,25 @@ static uint64_t begin_of(const struct rh_sub *sub, const struct rh_ask *ask)
     return ask->replay && ask->replay->count ? ask->replay->at[0]->seq - 1 : ask->seq;
 }
 
+/* Its answer tells of messages that are gone: while that may not get through, a resume begins before
+ * them. RH_ENOMEM. */
+static int note_gone(struct rh_shard *sh, const struct rh_sub *sub, const struct rh_ask *ask)
+{
+    const struct rh_lost gone = {.uid = ask->uid,
+                                 .from = ask->since + 1,
+                                 .to = ask->since + ask->missed,
+                                 .count = ask->missed,
+                                 .kind = RH_MSG_ROOM};
+    bool answered = ask->notify || ask->request_len;
+    struct rh_conn *c = sub->session->conn;
+
+    if (!ask->has_since || !ask->missed || !answered)
+        return RH_OK;
+    if (!c->out)
+        c->out = rh_outq_take(&sh->stock);
+    return c->out && rh_outq_note(c->out, &gone) ? RH_OK : RH_ENOMEM;
+}
+
 /* What was missed, and a place in the branch. RH_ENOMEM: nothing has changed. */
 static int activate(struct rh_shard *sh, struct rh_sub *sub, struct rh_ask *ask)
 {
@@ -425,7 +456,7 @@ static int activate(struct rh_shard *sh, struct rh_sub *sub, struct rh_ask *ask)
 
     if (missed && !replay)
         return RH_ENOMEM;
-    if (!sub->branch && rh_branch_add(sh, sub, ask->uid) < 0) {
+    if (note_gone(sh, sub, ask) < 0 || (!sub->branch && rh_branch_add(sh, sub, ask->uid) < 0)) {
         if (replay)
             rh_replay_free(sh, replay);
         return RH_ENOMEM;
@@ -460,7 +491,9 @@ void rh_sub_joined(struct rh_shard *sh, struct rh_ask *ask)
         refused(sh, ask);
         return;
     }
-    if (sub->branch && sub->uid != ask->uid) { /* it was deleted, which is not handed out yet */
+    if (sub->branch && sub->uid != ask->uid) /* it was deleted, which is not handed out yet */
+        flush(sh, sub);
+    if (sub->branch && sub->uid != ask->uid) {
         rh_replay_drop(sh, sub);
         rh_branch_del(sh, sub);
         sub->state = RH_SUB_ASKED;
@@ -484,16 +517,6 @@ void rh_sub_joined(struct rh_shard *sh, struct rh_ask *ask)
         ask->why = NO_MEMORY;
         refused(sh, ask);
     }
-}
-
-/* An earlier connection has left it, and the present one named it when it came. */
-static void join_anew(struct rh_shard *sh, struct rh_sub *sub)
-{
-    set_counted(sh, sub, false);
-    if (sub->branch)
-        rh_branch_del(sh, sub);
-    sub->restore = false;
-    rh_sub_want(sh, sub);
 }
 
 void rh_sub_left(struct rh_shard *sh, struct rh_ask *ask)

@@ -578,6 +578,7 @@ class FanoutOfRinghub(unittest.TestCase):
                                    str(self.hub.pid), *kind, *args)
                     self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
                     figures = json.loads(result.stdout)
+                    self.assertGreater(figures["counts"]["sent"], 0)
                     self.assertEqual(figures["counts"]["completed"], 60 * figures["counts"]["sent"])
                     self.assertEqual(figures["counts"]["answered"], figures["counts"]["sent"])
                     self.assertGreater(figures["text_bytes"], figures["size"])

@@ -61,7 +61,7 @@ class User(raw.Wire):
 class Drain(threading.Thread):
     """Reads all that comes to some connections, and counts what they are answered."""
 
-    ANSWER, ERROR = b'"type":"response"', b'"type":"error"'
+    ANSWER, ERROR = b'"type":"respo', b'"type":"error'  # of one length: none is counted twice
 
     def __init__(self, wires):
         super().__init__(daemon=True)
@@ -76,13 +76,17 @@ class Drain(threading.Thread):
                 ready.register(sock, selectors.EVENT_READ)
             while not self.ended:
                 for key, _ in ready.select(0.1):
-                    self.read(key.fileobj)
+                    if not self.read(key.fileobj):
+                        ready.unregister(key.fileobj)
 
     def read(self, sock):
-        text = self.tails[sock] + sock.recv(MIB)
+        """False: it has been closed."""
+        more = sock.recv(MIB)
+        text = self.tails[sock] + more
         self.answers += text.count(self.ANSWER)
         self.errors += text.count(self.ERROR)
         self.tails[sock] = text[-len(self.ERROR) + 1:]
+        return more
 
     def stop(self):
         self.ended = True
@@ -136,23 +140,23 @@ class Stalls(HostileCase):
 
     def test_joins_and_leaves_without_end_stop_nobody_and_fill_nothing(self):
         """Each pair makes two notices for 200 members, and there is one shard for all of them."""
-        pairs, room = 40_000 // SLOWNESS, {"room": "r"}
+        rounds, room = 400 // SLOWNESS, {"room": "r"}
+        pairs = 100 * rounds
         hub = self.start()
         self.drain([self.open(hub, path_with_rooms(f"member-{number}", "r"))
                     for number in range(200)])
         attacker = self.open(hub, path("attacker"))
         drain = self.drain([attacker])
         before, unfinished, slowest = hub.rss_kib(), 0, 0
-        self.send_aside((attacker, (request("room.join", room) + request("room.leave", room)) * 100,
-                         pairs // 100))
+        hundred = (request("room.join", room) + request("room.leave", room)) * 100
+        self.send_aside((attacker, hundred, rounds))
         end = time.monotonic() + DEADLINE
-        while drain.answers + drain.errors < 2 * (pairs // 100 * 100) and time.monotonic() < end:
+        while drain.answers + drain.errors < 2 * pairs and time.monotonic() < end:
             began = time.monotonic()
             hub.get("/livez")
             slowest = max(slowest, time.monotonic() - began)
             unfinished = max(unfinished, hub.metric("ringhub_fanouts_unfinished"))
             time.sleep(0.01)
-        print("XXX", slowest, unfinished, drain.answers, (self.peak_kib(hub)-before)/1024, time.monotonic() - end + DEADLINE)
         self.assertLessEqual(unfinished, 200)  # the bound of a room and shard is 64
         self.assertLess(slowest, 3 * SLOWNESS)
         self.assertEqual((drain.answers, drain.errors), (2 * pairs, 0))
@@ -162,7 +166,7 @@ class Stalls(HostileCase):
         """The new connection joins the same room and pings in one segment with its handshake,
         while the home, which may be the other shard, has the old one's leave."""
         hub = self.start(shards=2)
-        for turn in range(60):
+        for turn in range(150):
             room, user = {"room": f"room-{turn}"}, f"user-{turn % 7}"
             old = self.open(hub, path(user))
             old.ask("room.join", room)
@@ -183,33 +187,31 @@ class Memory(HostileCase):
     def test_publishes_that_wait_on_the_publishers_own_shard_are_bounded(self):
         """Fan-out to 5,000 subscriptions is slower than six publishers. All are one user, whom the
         messages exclude: so what waits for the fan-out is all that takes memory."""
-        times = 60
+        count, times = 5000, 60
+        self.assertGreaterEqual(allow_descriptors(count + 500), count + 500)
         hub = self.start(limits__connections_per_user=0, rooms__history_size=0)
-        for _ in range(5000):
+        for _ in range(count):
             self.open(hub, path_with_rooms("one", "r"))
         publishers = [self.open(hub, path("one")) for _ in range(6)]
         before = hub.rss_kib()
         drain = self.drain(publishers)
         self.send_aside(*((wire, publish("r"), times) for wire in publishers))
         eventually(lambda: drain.answers + drain.errors == 6 * times, "all are answered")
-        print("XXX", drain.answers, drain.errors, (self.peak_kib(hub)-before)/1024)
         self.assertEqual(drain.errors, 0)
         self.assert_grew_less(hub, before, 150)
 
     def test_histories_of_rooms_that_were_left_are_bounded_and_end(self):
         """One client that is never in more than one room, each with all the history it may have."""
-        rooms, bound = 22, 256
-        hub = self.start(rooms__empty_ttl="3s")
+        bound = 256  # MiB of one home shard
+        hub = self.start(rooms__empty_ttl=f"{4 * SLOWNESS}s")  # long enough to fill them all
         client = self.open(hub, path("one"))
         before = hub.rss_kib()
-        began = time.monotonic()
-        for number in range(rooms):
+        for number in range(22):
             room = f"r{number}"
             client.ask("room.join", {"room": room})
             client.send(publish(room) * 15)
             client.ask("room.leave", {"room": room})
         kept = hub.metric("ringhub_room_history_bytes") / MIB
-        print("XXX", kept, (self.peak_kib(hub)-before)/1024, time.monotonic() - began)
         self.assertGreater(kept, bound - 16)
         self.assertLessEqual(kept, bound)
         self.assert_grew_less(hub, before, bound + 60)

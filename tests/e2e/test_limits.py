@@ -229,7 +229,7 @@ class PerUser(LimitCase):
 class PerAddress(LimitCase):
     """limits.connections_per_address"""
 
-    options = {"limits.connections_per_address": 4}
+    options = {"limits.connections_per_address": 4, "echo.enabled": "true"}
 
     def test_one_more_is_429_and_other_addresses_are_not_meant(self):
         for address in ("127.0.0.21", "127.0.0.22"):
@@ -257,6 +257,37 @@ class PerAddress(LimitCase):
         for number in range(3):
             self.let_in(f"walks-{number}", address="127.0.0.25")
         eventually(lambda: self.knock("/ws?user_id=more", "127.0.0.25").status == 429, "four")
+
+    def test_who_takes_the_place_of_its_last_connection_is_not_refused(self):
+        for number in range(3):
+            self.enter(f"place-{number}", "127.0.0.27")
+        first, before = self.enter("place", "127.0.0.27", device="phone"), self.refused()
+        again = self.enter("place", "127.0.0.27", device="phone")
+        self.assertEqual(first.close_code(), 4409)
+        again.send(raw.frame(raw.PING, b"here"))
+        self.assertEqual(again.frame()[:2], (raw.PONG, b"here"))
+        self.assertEqual(self.refused(), before)
+
+    def test_echoes_count_too(self):
+        wires = [self.wire("127.0.0.28") for _ in range(3)]
+        for wire in wires:
+            wire.upgrade("/echo")
+        self.enter("beside", "127.0.0.28")
+        before = self.refused("address_limit")
+        for target in ("/echo", "/ws?user_id=more", "/echo"):
+            self.assert_refused(self.knock(target, "127.0.0.28"), 429, "rate_limited")
+        self.assertEqual(self.refused("address_limit"), before + 3)
+        for end in self.ends().values():
+            end(wires.pop(0))
+            wire = eventually(self.echo, "a free slot")
+            wires.append(wire)
+            self.assertEqual(self.knock("/ws?user_id=more", "127.0.0.28").status, 429)
+
+    def echo(self):
+        """An open /echo, or None where it is refused."""
+        wire = self.wire("127.0.0.28")
+        wire.send(raw.upgrade("/echo"))
+        return wire if wire.response().status == 101 else None
 
     def test_handshakes_that_came_to_nothing_take_no_slot(self):
         for number in range(40):

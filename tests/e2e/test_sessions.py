@@ -16,7 +16,8 @@ import websockets
 
 import raw
 from clients import ClientCase, envelope, eventually_true, path_with_rooms, place
-from hub import SLOWNESS
+from hub import SLOWNESS, eventually
+from slow import KERNEL_TAKES, ask
 
 REPLACED = 'ringhub_disconnects_total{code="4409"}'
 SLOW = 'ringhub_disconnects_total{code="4408"}'
@@ -33,6 +34,19 @@ class SessionCase(ClientCase):
         if first is not None:
             await client.read_room(room, first, last)
         return told
+
+    async def beside_slow(self, room):
+        """A client in a room, and a wire that is in it too, takes little and has read what it was
+        told so far; the wire's session."""
+        anna = await self.client(f"{room}-anna")
+        await anna.join(room)
+        wire = raw.Wire(self.hub, receive_buffer=4096)
+        self.addCleanup(wire.sock.close)
+        wire.upgrade(path_with_rooms(f"{room}-bert", room))
+        session = envelope(wire.message().payload.decode())["data"]["session"]
+        self.assertEqual(json.loads(wire.message().payload)["event"], "room.subscribed")
+        await anna.notify("room.joined")
+        return anna, wire, session
 
     async def assert_ended(self, client):
         """Its session is no more: resuming it is connecting."""
@@ -146,6 +160,25 @@ class Resume(SessionCase):
         answer = await again.request("room.publish", {"room": "rooms-0", "content": 1})
         self.assert_error(answer, 403, "forbidden")
         await again.quiet()
+
+    async def test_a_room_that_is_just_being_left_is_joined_if_it_is_named(self):
+        """The old connection's leave is on its way to the room's home when rooms= names it."""
+        for turn in range(40):
+            user, room = f"named-{turn % 7}", f"named-{turn}"
+            old, new = raw.Wire(self.hub), raw.Wire(self.hub)
+            self.addCleanup(old.sock.close)
+            self.addCleanup(new.sock.close)
+            old.upgrade(path_with_rooms(user, room))
+            session = json.loads(old.message().payload)["data"]["session"]
+            self.assertEqual(json.loads(old.message().payload)["event"], "room.subscribed")
+            await asyncio.sleep(0.002)  # new's shard has taken it before the leave is on its way
+            old.send(ask("room.leave", {"room": room}))
+            new.upgrade(path_with_rooms(user, room, resume=session))
+            self.assertIs(json.loads(new.message().payload)["data"]["resumed"], True)
+            told = json.loads(new.message().payload)
+            self.assertEqual((told["event"], told["data"]["members"]), ("room.subscribed", 1), told)
+            old.sock.close()
+            new.sock.close()
 
     async def test_what_was_excluded_from_stays_excluded(self):
         anna, bert = await self.in_room("excl", ["rex-anna", "rex-bert"])
@@ -387,9 +420,12 @@ class Resume(SessionCase):
         await self.assert_marker("device", anna, again, anna)
 
     async def test_every_other_way_to_go_leaves_the_session(self):
-        """Only a goodbye, a kick, replacement, 4400, 4401, 4403 and 4429 end it at once."""
+        """Only a goodbye, a kick, replacement, 4400, 4401, 4403 and 4429 end it at once; and such
+        a code of the client's own is none of these."""
         anna = await self.client("ways-anna")
-        ways = {"close 1001": raw.close_frame(1001), "close 3000": raw.close_frame(3000),
+        ways = {**{f"close {code}": raw.close_frame(code)
+                   for code in (4400, 4401, 4403, 4409, 4429)},
+                "close 1001": raw.close_frame(1001), "close 3000": raw.close_frame(3000),
                 "close without a code": raw.close_frame(), "reset": None,
                 "1002": raw.frame(raw.TEXT, "x", mask=None), "1007": raw.frame(raw.TEXT, b"\xff"),
                 "1009": raw.frame(raw.TEXT, "x", length=70_000)}
@@ -560,21 +596,19 @@ class SlowConsumer(SessionCase):
 
     options = {"resume.window": "30m", "rooms.history_size": 1000}
 
-    async def test_who_was_too_slow_comes_back_and_goes_on(self):
-        anna = await self.client("slow-anna")
-        await anna.join("slow")
-        wire = raw.Wire(self.hub, receive_buffer=4096)
-        self.addCleanup(wire.sock.close)
-        wire.upgrade(path_with_rooms("slow-bert", "slow"))
-        welcome = envelope(wire.message().payload.decode())["data"]
-        self.assertEqual(json.loads(wire.message().payload)["event"], "room.subscribed")
-        await anna.notify("room.joined")
+    async def publish_until_closed(self, anna, room):
+        """How many it takes until the one who does not read is closed."""
         before, count = self.hub.metrics().get(SLOW, 0), 0
         while self.hub.metrics().get(SLOW, 0) == before:
-            await anna.publish_row("slow", ["x" * 50_000] * 10)
+            await anna.publish_row(room, ["x" * 50_000] * 10, exclude_self=True)
             count += 10
             self.assertLess(count, 1000, "never closed")
-        await self.await_devices(anna, "slow", "slow-bert", 0)
+        await self.await_devices(anna, room, f"{room}-bert", 0)
+        return count
+
+    async def test_who_was_too_slow_comes_back_and_goes_on(self):
+        anna, wire, session = await self.beside_slow("slow")
+        count = await self.publish_until_closed(anna, "slow")
         received = 0
         try:
             while (got := wire.frame()).opcode == raw.TEXT:
@@ -585,11 +619,78 @@ class SlowConsumer(SessionCase):
             pass
         self.assertLess(received, count)
         again = await self.client_in("slow-bert", place("slow", received),
-                                     resume=welcome["session"])
+                                     resume=session)
         self.assertIs(again.welcome["data"]["resumed"], True)
         await self.subscribed(again, "slow", received + 1, count, recovered=True, missed=0)
-        await anna.read_room("slow", 1, count)
         await self.assert_marker("slow", anna, again, anna)
+
+    async def test_what_was_under_way_and_arrived_does_not_come_twice(self):
+        anna, wire, session = await self.beside_slow("once")
+        count = await self.publish_until_closed(anna, "once")
+        received = 0
+        while (got := wire.frame()).opcode == raw.TEXT:
+            received += 1
+            self.assertEqual(json.loads(got.payload)["data"]["seq"], received)
+        self.assertEqual((got.opcode, got.payload[:2]), (raw.CLOSE, (4408).to_bytes(2, "big")))
+        wire.send(raw.frame(raw.CLOSE, got.payload))
+        wire.end()
+        again = await self.client_in("once-bert", resume=session)
+        self.assertIs(again.welcome["data"]["resumed"], True)
+        await self.subscribed(again, "once", received + 1, count, recovered=True, missed=0)
+        await self.assert_marker("once", anna, again, anna)
+
+
+class CutOff(SessionCase):
+    """A send is under way, with a long queue behind it, when the client vanishes."""
+
+    options = Takeover.options
+
+    async def test_a_resume_begins_before_what_was_not_sent(self):
+        """What the kernel took is gone for good; the rest is not, whichever of receive and send
+        learns of the end first."""
+        for way in ("reset", "half-closed and reset"):
+            with self.subTest(way):
+                room = way.partition(" ")[0]
+                anna, wire, session = await self.beside_slow(room)
+                for _ in range(120):
+                    await anna.publish(room, "x" * 50_000, exclude_self=True)
+                self.assertEqual(json.loads(wire.message().payload)["data"]["seq"], 1)
+                descriptors = self.hub.descriptors()
+                if room != way:
+                    wire.sock.shutdown(raw.socket.SHUT_WR)
+                    await self.await_devices(anna, room, f"{room}-bert", 0)
+                wire.reset()
+                eventually(lambda: self.hub.descriptors() < descriptors, "the hub has noticed")
+                again = await self.client_in(f"{room}-bert", resume=session)
+                await self.subscribed(again, room, recovered=True, missed=0, seq=120)
+                await anna.publish(room, "the end", exclude_self=True)
+                first = (await again.notify("room.message"))["seq"]
+                self.assertIn(first, range(2, KERNEL_TAKES // 50_000 + 8))
+                await again.read_room(room, first + 1, 121)
+
+
+class ManyLeftBehind(SessionCase):
+    """limits.connections_per_user bounds the sessions without a connection, too."""
+
+    options = {"resume.window": "30m", "limits.connections_per_user": 5}
+
+    async def test_the_oldest_makes_room(self):
+        asker = await self.client("left-asker")
+        other = await self.client_in("left-other", "left")
+        await other.notify("room.subscribed")
+        await self.cut(other, asker, "left")
+        clients = []
+        for _ in range(20):
+            clients.append(await self.client_in("left-anna", "left"))
+            await clients[-1].notify("room.subscribed")
+            await self.cut(clients[-1], asker, "left")
+        self.assertEqual(self.hub.metric("ringhub_sessions_detached"), 1 + 5)
+        self.assertEqual(self.hub.metric("ringhub_subscriptions"), 1 + 5)
+        for client in (other, *clients[-5:]):
+            again = await self.resume(client)
+            self.assertIs(again.welcome["data"]["resumed"], True)
+            await again.close()
+        await self.assert_ended(clients[-6])
 
 
 class EndsAtOnce(SessionCase):

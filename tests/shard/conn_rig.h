@@ -29,7 +29,7 @@ static struct rig {
     char text[RIG_BYTES];       /* of the frames that were taken last */
     unsigned closed[RIG_CONNS]; /* the code of the close frame that was taken; 0: none */
     unsigned settled, left, pumped, owns;
-    bool goodbye;
+    bool by_peer;
 } rig;
 
 /* ---- the fakes ---- */
@@ -117,11 +117,11 @@ void rh_epoch_hex(uint64_t uid, char dst[RH_EPOCH_LEN])
     memcpy(dst, hex, RH_EPOCH_LEN);
 }
 
-void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool goodbye)
+void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer)
 {
     RH_OK_IF(c->session && c->user);
     rig.left++;
-    rig.goodbye = goodbye;
+    rig.by_peer = by_peer;
 }
 
 void rh_session_settle(struct rh_shard *sh, struct rh_conn *c)

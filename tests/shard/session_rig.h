@@ -16,6 +16,7 @@
 #define CONNS    32
 #define ROOMS    64 /* lives */
 #define MESSAGES 4096
+#define OVERFULL 1000 /* what is parked for a connection that takes nothing */
 #define MAYBE    __attribute__((unused))
 
 /* ---- the models' state ---- */
@@ -141,10 +142,10 @@ MAYBE static struct rh_conn *conn_open(const char *user)
     return NULL;
 }
 
-static void conn_leave(struct rh_conn *c, unsigned code, bool goodbye)
+static void conn_leave(struct rh_conn *c, unsigned code, bool by_peer)
 {
     rig.close_code[c->slot] = code;
-    rh_session_leave(rig.sh, c, code, goodbye);
+    rh_session_leave(rig.sh, c, code, by_peer);
     rh_user_detach(rig.sh, c);
     c->state = RH_CONN_CLOSING;
 }
@@ -196,7 +197,7 @@ static size_t tell_one(void *arg, const struct rh_lost *lost, uint8_t *dst)
     return 4;
 }
 
-static void conn_die(struct rh_conn *c, unsigned code, bool goodbye);
+static void conn_die(struct rh_conn *c, unsigned code, bool by_peer);
 
 /* Puts at most `most` entries under way, and has them sent unless `torn`. */
 static void conn_send(struct rh_conn *c, unsigned most, bool torn)
@@ -221,14 +222,14 @@ static void conn_send(struct rh_conn *c, unsigned most, bool torn)
 }
 
 /* The slot is free again. */
-static void conn_die(struct rh_conn *c, unsigned code, bool goodbye)
+static void conn_die(struct rh_conn *c, unsigned code, bool by_peer)
 {
     struct step step;
 
     if (c->state == RH_CONN_FREE)
         return;
     if (c->state == RH_CONN_OPEN)
-        conn_leave(c, code, goodbye);
+        conn_leave(c, code, by_peer);
     rh_session_settle(rig.sh, c);
     RH_OK_IF(!c->session);
     if (rh_outq_flying(c->out))
@@ -267,9 +268,7 @@ int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lo
 
 bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    (void)sh;
-    (void)c;
-    return false;
+    return c->session->parked >= OVERFULL;
 }
 
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)

@@ -475,6 +475,25 @@ RH_TEST(fanout, a_pass_does_its_share_and_branches_take_turns)
     end();
 }
 
+/* The last of those who are past the cursor leave first: then the gap is at the end, too. */
+RH_TEST(fanout, all_who_have_had_it_leave_and_then_others_while_the_cursor_waits)
+{
+    begin(true);
+    join_all(RH_FANOUT_BUSY + 40);
+    publish(1);
+    rh_fanout_run(rig.sh, true);
+    for (unsigned i = 40; i < RH_FANOUT_BUSY + 40; i++)
+        leave(i);
+    for (unsigned i = 0; i < 20; i++)
+        leave(i);
+    run();
+    for (unsigned i = 20; i < 40; i++) {
+        expect_run(i, 1, 1);
+        leave(i);
+    }
+    end();
+}
+
 RH_TEST(fanout, an_idle_pass_takes_many_turns_and_then_ends_too)
 {
     begin(true);

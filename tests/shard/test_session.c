@@ -24,22 +24,24 @@ RH_TEST(session, has_a_name_by_which_its_own_user_finds_it)
     end();
 }
 
-RH_TEST(session, ends_at_once_by_goodbye_and_by_some_codes)
+RH_TEST(session, ends_at_once_by_goodbye_and_by_some_codes_of_ours)
 {
     static const struct {
         unsigned code;
-        bool goodbye, ends;
+        bool by_peer, ends;
     } rows[] = {
         {1000, true, true},  {1000, false, false}, {1001, false, false}, {1006, false, false},
         {4400, false, true}, {4401, false, true},  {4403, false, true},  {4408, false, false},
         {4409, false, true}, {4410, false, false}, {4429, false, true},  {1013, false, false},
+        {4400, true, false}, {4401, true, false},  {4403, true, false},  {4409, true, false},
+        {4429, true, false}, {1001, true, false},  {1005, true, false},
     };
 
     begin();
     for (unsigned i = 0; i < RH_COUNT(rows); i++) {
         struct rh_session *s = arrive("u");
 
-        conn_die(s->conn, rows[i].code, rows[i].goodbye);
+        conn_die(s->conn, rows[i].code, rows[i].by_peer);
         RH_EQ_INT(rig.sh->sessions == 0, rows[i].ends);
         RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], !rows[i].ends);
         RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 0);
@@ -137,6 +139,71 @@ RH_TEST(session, that_was_never_opened_is_undone)
     settle_down();
     RH_EQ_U64(room("a")->members[0].live, 0);
     RH_EQ_U64(room("a")->members[0].subs, 1);
+    end();
+}
+
+/* Without memory for its 101 a connection is cut, which parts it from its session before arrive.c
+ * undoes the attach. */
+RH_TEST(session, that_was_never_opened_and_is_cut_ends_too)
+{
+    struct rh_session *s;
+    struct rh_conn *c;
+
+    begin();
+    for (unsigned has_rooms = 0; has_rooms < 2; has_rooms++) {
+        s = arrive("u");
+        if (has_rooms) {
+            RH_OK_IF(join(s, "a", UINT64_MAX));
+            settle_down();
+            conn_die(s->conn, 1006, false);
+            RH_OK_IF(come_back(s));
+        }
+        c = s->conn;
+        c->state = RH_CONN_DEAD;
+        rh_session_settle(rig.sh, c);
+        rh_session_unattach(rig.sh, s);
+        rh_user_detach(rig.sh, c);
+        c->state = RH_CONN_FREE;
+        RH_EQ_U64(rig.sh->sessions, has_rooms);
+        RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], has_rooms);
+        rig.sh->now_ms += rig.cfg->resume_window_ms;
+        rh_session_expire(rig.sh);
+        settle_down();
+        RH_EQ_U64(rig.sh->sessions, 0);
+        RH_EQ_U64(rh_map_count(&rig.sh->users), 0);
+    }
+    end();
+}
+
+RH_TEST(session, leaves_no_more_behind_than_its_user_may_have_connections)
+{
+    struct rh_session *first, *other;
+
+    begin();
+    rig.cfg->limits_connections_per_user = 3;
+    first = arrive("u");
+    other = arrive("v");
+    conn_die(other->conn, 1006, false);
+    for (unsigned i = 0; i < 3; i++) {
+        struct rh_session *s = arrive("u");
+
+        RH_OK_IF(join(s, "a", UINT64_MAX));
+        settle_down();
+        conn_die(s->conn, 1006, false);
+    }
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], 4); /* other users' are not meant */
+    RH_EQ_U64(room("a")->members[0].subs, 3);
+    arrive("u"); /* the oldest makes room; those with a connection stay */
+    settle_down();
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], 3);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_expired], 1);
+    RH_EQ_U64(room("a")->members[0].subs, 2);
+    RH_OK_IF(first->conn && other->detached_ms);
+    RH_OK_IF(come_back(other)); /* is none of them any more */
+    RH_EQ_U64(other->user->detached, 0);
+    rig.cfg->limits_connections_per_user = 0; /* no limit */
+    arrive("u");
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], 2);
     end();
 }
 

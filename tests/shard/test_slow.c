@@ -267,13 +267,13 @@ RH_TEST(slow, the_longest_name_fits_its_frame)
 
 /* ---- ends ---- */
 
-RH_TEST(slow, the_clients_goodbye_reaches_its_session)
+RH_TEST(slow, a_session_is_told_whether_its_client_closed)
 {
     rig_begin(2);
     rh_conn_peer_close(rig.sh, rig.conns[0], 1000);
-    RH_OK_IF(rig.goodbye && rig.left == 1);
-    rh_conn_peer_close(rig.sh, rig.conns[1], 1001);
-    RH_OK_IF(!rig.goodbye && rig.left == 2);
+    RH_OK_IF(rig.by_peer && rig.left == 1);
+    rh_conn_close(rig.sh, rig.conns[1], 1000, "");
+    RH_OK_IF(!rig.by_peer && rig.left == 2);
     rig_end();
 }
 

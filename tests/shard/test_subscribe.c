@@ -264,6 +264,84 @@ RH_TEST(subscribe, at_the_bound_disconnect_closes)
     end();
 }
 
+/* They have no number by which they could be told as lost, so they are parked beyond the bound, as
+ * they would go on in a queue, but not without an end. */
+RH_TEST(subscribe, notices_behind_missed_ones_are_bounded)
+{
+    static const struct {
+        enum rh_slow_consumer policy;
+        uint32_t parked;
+    } rows[] = {{RH_SLOW_DISCONNECT, 0}, {RH_SLOW_NEWEST, OVERFULL}, {RH_SLOW_OLDEST, OVERFULL}};
+
+    for (unsigned i = 0; i < RH_COUNT(rows); i++) {
+        struct rh_session *s;
+        uint32_t parked = 0;
+
+        begin();
+        rig.cfg->limits_slow_consumer = rows[i].policy;
+        s = arrive("u");
+        publish_some("a", 50);
+        RH_OK_IF(join(s, "a", 0));
+        settle_down();
+        RH_OK_IF(sub_of_room(s, "a")->replay);
+        rig.full = true; /* the client takes nothing */
+        while (s->conn->state == RH_CONN_OPEN && parked <= OVERFULL) {
+            parked = s->parked;
+            fifo_add(&rig.down, (struct step){.what = DOWN_MSG, .uid = room("a")->uid});
+            settle_down();
+        }
+        RH_EQ_U64(rig.close_code[s->conn->slot], 4408);
+        RH_EQ_U64(parked, rows[i].parked);
+        end();
+    }
+}
+
+/* The home's answer comes before the branch has handed out what the old life ended with. */
+RH_TEST(subscribe, joined_again_while_it_is_deleted_gets_the_end_of_the_old_life)
+{
+    struct rh_session *s;
+    struct step step;
+
+    begin();
+    s = member("u", "a");
+    publish_some("a", 2);
+    fifo_add(&rig.down, (struct step){.what = DOWN_MSG, .uid = room("a")->uid}); /* room.deleted */
+    delete (room("a"));
+    RH_OK_IF(join(s, "a", UINT64_MAX));
+    RH_OK_IF(fifo_take(&rig.up, &step));
+    step.ask->err = RH_WIRE_not_found; /* no room is begun by joining it */
+    fifo_add(&rig.down, (struct step){.what = DOWN_ANSWER, .ask = step.ask});
+    while (down_step())
+        ;
+    RH_OK_IF(!sub_of_room(s, "a"));
+    settle_down();
+    send_all(s);
+    RH_EQ_STR(text(), "1 2 ! ");
+    end();
+}
+
+RH_TEST(subscribe, joined_again_while_it_begins_anew_gets_the_end_of_the_old_life)
+{
+    struct rh_session *s;
+
+    begin();
+    s = member("u", "a");
+    publish_some("a", 2);
+    fifo_add(&rig.down, (struct step){.what = DOWN_MSG, .uid = room("a")->uid}); /* room.deleted */
+    delete (room("a"));
+    RH_OK_IF(join(s, "a", UINT64_MAX));
+    home_step();
+    while (down_step()) /* the branch has not been walked yet */
+        ;
+    settle_down();
+    send_all(s);
+    RH_EQ_STR(text(), "1 2 ! ");
+    publish_some("a", 1);
+    settle_down();
+    send_all(s);
+    RH_EQ_STR(text(), "1 ");
+    end();
+}
 RH_TEST(subscribe, joined_again_with_since_gets_the_missed_ones_again)
 {
     struct rh_session *s;
@@ -341,6 +419,34 @@ RH_TEST(subscribe, an_answer_for_another_connection_is_asked_for_again)
     settle_down();
     RH_OK_IF(!sub_of_room(s, "a"));
     RH_EQ_U64(count_of("a", false), 0);
+    end();
+}
+
+/* Its rooms= finds the subscription that the old connection's leave is about to end. */
+RH_TEST(subscribe, a_room_named_while_its_leave_is_out_is_joined_anew)
+{
+    struct rh_session *s;
+
+    begin();
+    s = member("u", "a");
+    RH_OK_IF(leave(s, "a"));
+    conn_die(s->conn, 1006, false);
+    RH_OK_IF(come_back(s));
+    sub_of_room(s, "a")->named = true; /* as room_requests.c does */
+    settle_down();
+    RH_OK_IF(sub_of_room(s, "a") && sub_of_room(s, "a")->state == RH_SUB_ACTIVE);
+    RH_EQ_U64(count_of("a", false), 1);
+    RH_EQ_U64(count_of("a", true), 1);
+    RH_OK_IF(rig.last.notify && rig.last.op == RH_ASK_JOIN);
+    publish_some("a", 1);
+    settle_down();
+    send_all(s);
+    RH_EQ_STR(text(), "1 ");
+    RH_OK_IF(leave(s, "a")); /* and one that is not named is left */
+    conn_die(s->conn, 1006, false);
+    RH_OK_IF(come_back(s));
+    settle_down();
+    RH_OK_IF(!sub_of_room(s, "a"));
     end();
 }
 

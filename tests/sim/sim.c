@@ -171,6 +171,7 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
         sim_knobs.send_room = sim_knobs.recv_room = 32768; /* else pings wait too long in queues */
         sim_knobs.delay_us = 500;
         cfg->shards = 2;
+        cfg->limits_handshake_timeout_ms = 60000; /* so do they, with few buffers and many stalls */
     }
     /* Pings wait behind what travels slowly, and bytes in sockets while there are no buffers. */
     if (t->burst || sim_knobs.delay_us >= 50000 || sim_knobs.recv_room < 1000 ||

@@ -35,8 +35,9 @@ static void check_resumed(const struct sim_link *link)
     uint64_t window = sim_rules.window_ms * SIM_MS;
     uint64_t age = before && before->ended_ns ? sim_now() - before->ended_ns : 0;
     bool vague = sim_rules.failing || sim_rules.changing || sim_rules.stalling;
-    /* The same device came in between: that may have ended the session. */
-    bool replaced = link->actor->role.device && link->previous != before;
+    /* The same device came in between, or later but faster: that may have ended the session. */
+    bool replaced =
+        link->actor->role.device && (link->previous != before || link->actor->link != link);
 
     SIM_CHECK(before || !link->resumed, "link %u resumes nothing", link->number);
     if (!before || vague)

@@ -175,7 +175,7 @@ static void begin_resumed(struct sim_link *link, struct sim_feed *feed, struct r
         wish->life = feed->life;
     if (!was->on || was->open || was->life != feed->life)
         return;
-    if (wish->exact && sim_get_true(data, "recovered"))
+    if (wish->exact && !link->crossed && sim_get_true(data, "recovered"))
         feed->first_max = RH_MIN(seq + 1, was->next);
 }
 
