@@ -45,7 +45,7 @@ static void check_resumed(const struct sim_link *link)
     if (link->resumed) {
         SIM_CHECK(!session_over(before), "link %u resumes a session that is over (of link %u)",
                   link->number, before->number);
-        SIM_CHECK(!before->heard_close || !before->ended_ns || link->again ||
+        SIM_CHECK(!before->heard_close || !before->ended_ns || link->again || link->crossed ||
                       age <= window + MARGIN,
                   "link %u resumes a session that has expired", link->number);
         return;

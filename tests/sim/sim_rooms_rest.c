@@ -101,7 +101,8 @@ bool sim_room_deleted(unsigned room)
 }
 
 /* It took a session over from a connection whose client read up to the end: nothing may be missing
- * between what that one got and what came here first. */
+ * between what that one got and what came here first. Unless a join was under way there: its client
+ * may have said that it has more than came there since the last one. */
 static void check_taken_over(const struct sim_link *link, unsigned room)
 {
     const struct sim_wish *wish = &link->wishes[room];
@@ -109,7 +110,7 @@ static void check_taken_over(const struct sim_link *link, unsigned room)
     struct sim_feed was;
 
     if (!wish->life || !before->heard_close || before->tried > 1 || link->crossed ||
-        link->previous != before)
+        link->previous != before || before->joining[room])
         return;
     was = before->feeds[room];
     if (was.on && !was.open && was.life == wish->life && was.next < wish->first)
