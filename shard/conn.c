@@ -519,6 +519,8 @@ void rh_conn_flush_all(struct rh_shard *sh)
         c->is_dirty = false;
         rh_conn_flush(sh, c);
     }
+    if (sh->stock.bundles.newest)
+        rh_bundles_forget(&sh->stock.bundles, &sh->stock.handles);
 }
 
 static void count_sent(void *arg, const struct rh_msg *msg)

@@ -687,11 +687,44 @@ static void fences_fly(struct rh_outq *q)
         q->fences -= lane_entry(&q->normal, i)->fence;
 }
 
+/* All that waits as one piece, if it is nothing but messages that others send in the same sequence. */
+static bool fill_bundle(struct rh_outq *q, struct iovec *iov)
+{
+    struct rh_lane *lane = &q->normal;
+    struct rh_handle *of[RH_BUNDLE_MAX];
+    uint32_t frames = 0;
+    size_t len = 0;
+
+    if (lane->count < RH_BUNDLE_MIN || lane->count > RH_BUNDLE_MAX || q->high.count)
+        return false;
+    for (uint32_t i = 0; i < lane->count; i++) {
+        const struct rh_out_entry *entry = lane_entry(lane, i);
+
+        if (!is_msg(entry))
+            return false;
+        of[i] = entry->obj;
+        len += entry->len;
+        frames += frames_of(entry);
+    }
+    if (len > RH_BUNDLE_BYTES)
+        return false;
+    q->bundle = rh_bundle_take(&q->stock->bundles, &q->stock->handles, of, lane->count, len);
+    if (!q->bundle)
+        return false;
+    iov[0] = (struct iovec){q->bundle->bytes, len};
+    q->flying_bytes = len;
+    q->flying_messages = frames;
+    lane->flying = lane->count;
+    return true;
+}
+
 unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max)
 {
     unsigned filled;
 
     rh_assert(!rh_outq_flying(q));
+    if (fill_bundle(q, iov))
+        return 1;
     filled = lane_fill(q, &q->high, iov, max);
     filled += lane_fill(q, &q->normal, iov + filled, max - filled);
     if (q->fences)
@@ -722,6 +755,8 @@ unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
 
     lane_done(stock, q, &q->high, sent, arg);
     lane_done(stock, q, &q->normal, sent, arg);
+    rh_bundle_give(&stock->handles, q->bundle);
+    q->bundle = NULL;
     q->flying_bytes = 0;
     q->flying_messages = 0;
     return missed - q->missed;

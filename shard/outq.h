@@ -31,6 +31,7 @@
 
 #include "core/msg.h"
 #include "shard/block.h"
+#include "shard/bundle.h"
 
 #define RH_LANE_HIGH_MAX 64
 #define RH_OUT_FIRST     8    /* entries of the normal lane that need no allocation of their own */
@@ -71,6 +72,7 @@ struct rh_lane {
 struct rh_outq {
     struct rh_outq *next_free;
     struct rh_out_stock *stock; /* whose totals this queue is part of */
+    struct rh_bundle *bundle;   /* that flies in place of the entries; or NULL */
     struct rh_lane normal, high;
     uint64_t bytes;    /* of all frames that count, flying ones included ... */
     uint32_t messages; /* ... and their number */
@@ -88,6 +90,7 @@ struct rh_out_stock {
     struct rh_outq *free;
     struct rh_blocks blocks;
     struct rh_handles handles;
+    struct rh_bundles bundles;
     uint64_t messages, bytes; /* in all its queues */
 };
 
