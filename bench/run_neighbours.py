@@ -4,19 +4,25 @@
 Method  1,000 connections echo at a fixed rate (open loop): a fifth of what the same server echoes
         at most, which a short closed loop tells. Their p99 is measured alone, and while a message
         a second goes to a room of 15,000 in the same hub; the two kinds of run alternate. Server
-        on core 0 (one shard), both load tools on core 1.
+        on core 0 (one shard), both load tools on core 1: there the echoes' goes first (as root, by
+        SCHED_FIFO), else it would measure how long the other one keeps it from the core.
 Figures latency of the echoes from the intended time, and of the room's deliveries.
 
 Usage: run_neighbours.py [--pairs 5] [--duration 10s] [--members 15000] [--publishes 1]
                          [--connections 1000] [--share 0.2] [--rate 0]
 """
 import argparse
+import os
 
 import runs
 
 
+FIRST = ("chrt", "-f", "1") if os.geteuid() == 0 else ()
+
+
 def echo(hub, args, *how):
-    return runs.load("1", hub, "echo", "/echo", "--connections", args.connections, *how)
+    return runs.load("1", hub, "echo", "/echo", "--connections", args.connections, *how,
+                     prefix=FIRST)
 
 
 def beside_a_room(hub, args):

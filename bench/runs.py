@@ -87,10 +87,10 @@ def floor_fanout(cpus, size, text):
 class Load:
     """One run of the load tool that goes on beside this script; finish() gives its figures."""
 
-    def __init__(self, cpus, server, mode, path, *args):
+    def __init__(self, cpus, server, mode, path, *args, prefix=()):
         self.out = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            ["taskset", "-c", cpus, BUILD / "ringhub-bench", mode, "--url",
+            ["taskset", "-c", cpus, *prefix, BUILD / "ringhub-bench", mode, "--url",
              f"ws://{server.address}{path}", "--pid", str(server.pid), "--json", "-",
              *map(str, args)], stdout=self.out)
 
@@ -118,9 +118,9 @@ class Load:
         return figures
 
 
-def load(cpus, server, mode, path, *args):
+def load(cpus, server, mode, path, *args, prefix=()):
     """One run from beginning to end; its figures."""
-    with Load(cpus, server, mode, path, *args) as run:
+    with Load(cpus, server, mode, path, *args, prefix=prefix) as run:
         return run.finish()
 
 
