@@ -468,10 +468,12 @@ RH_TEST(fanout, a_pass_does_its_share_and_branches_take_turns)
     RH_EQ_INT(rig.pushes, 2 * RH_FANOUT_BUSY);
     RH_EQ_U64(stat_of(RH_STAT_fanout_pauses), 2);
     publish(2); /* does not join the batch that is under way */
+    RH_OK_IF(rh_fanout_run(rig.sh, false));
+    RH_EQ_INT(rig.pushes, 2 * RH_FANOUT_BUSY + RH_FANOUT_IDLE);
     RH_OK_IF(!rh_fanout_run(rig.sh, false));
     for (unsigned i = 0; i < 600; i++)
         expect_run(i, 1, 2);
-    RH_EQ_U64(stat_of(RH_STAT_fanout_pauses), 2);
+    RH_EQ_U64(stat_of(RH_STAT_fanout_pauses), 3);
     end();
 }
 
@@ -496,14 +498,16 @@ RH_TEST(fanout, all_who_have_had_it_leave_and_then_others_while_the_cursor_waits
 
 RH_TEST(fanout, an_idle_pass_takes_many_turns_and_then_ends_too)
 {
+    enum { ALL = RH_FANOUT_IDLE * 3 / 5, REST = RH_FANOUT_IDLE - ALL };
+
     begin(true);
-    join_all(1200);
+    join_all(ALL);
     publish(1);
     RH_OK_IF(!rh_fanout_run(rig.sh, false));
     for (unsigned k = 2; k <= 2 + RH_FANOUT_BATCH; k++)
         publish(k);
-    RH_OK_IF(rh_fanout_run(rig.sh, false)); /* a batch, and 800 of the next one */
-    RH_EQ_INT(rig.pushes, 1200 + 1200 * RH_FANOUT_BATCH + 800);
+    RH_OK_IF(rh_fanout_run(rig.sh, false)); /* a batch, and a part of the next one */
+    RH_EQ_INT(rig.pushes, ALL + ALL * RH_FANOUT_BATCH + REST);
     RH_OK_IF(!rh_fanout_run(rig.sh, false));
     end();
 }
