@@ -287,10 +287,10 @@ void rh_history_clear(struct rh_shard *sh, struct rh_room *room);
 
 /* Subscribers that are looked at: by one branch before the next has its turn; in a pass that has
  * other things to do, and in one that has not. A send to a client that sleeps costs about 5 us, so a
- * pass of these is 0.7 and 2.5 ms long (bench/run_neighbours.py). */
-#define RH_FANOUT_TURN  128
-#define RH_FANOUT_BUSY  128
-#define RH_FANOUT_IDLE  512
+ * pass of these is 0.4 and 1.5 ms long (bench/run_neighbours.py). */
+#define RH_FANOUT_TURN  64
+#define RH_FANOUT_BUSY  64
+#define RH_FANOUT_IDLE  256
 #define RH_FANOUT_BATCH 32 /* messages that a cursor carries at most */
 /* Finished messages, or bytes, of a room that another shard is its home of, before that is told. */
 #define RH_FANNED_COUNT 16
