@@ -194,6 +194,7 @@ void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q)
 
 void rh_out_stock_fini(struct rh_out_stock *stock)
 {
+    rh_bundles_forget(&stock->bundles, &stock->handles);
     while (stock->free) {
         struct rh_outq *q = stock->free;
 
