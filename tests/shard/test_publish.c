@@ -818,8 +818,9 @@ RH_TEST(publish, recovery_is_that_of_a_model)
         } else if (what < 80) {
             sleep_ms(rh_test_rand() % 300);
         } else {
-            expect_recovery(at_ms, hidden, seq - RH_MIN(seq, rh_test_rand() % 30) + what % 2,
-                            what % 3 == 0);
+            uint64_t back = rh_test_rand() % 30;
+
+            expect_recovery(at_ms, hidden, seq - RH_MIN(seq, back) + what % 2, what % 3 == 0);
         }
         read_book();
     }

@@ -719,6 +719,10 @@ static void model_step(void)
     if (room_of(room)) {
         check_room(room_of(room));
         RH_EQ_U64(rh_map_count(&room_of(room)->members), model_members(r));
+        for (unsigned k = 0; k < SHARDS; k++) { /* all have been handed out: nothing is held */
+            room_of(room)->shards[k].done = room_of(room)->shards[k].sent;
+            room_of(room)->shards[k].done_bytes = room_of(room)->shards[k].sent_bytes;
+        }
     } else {
         RH_EQ_INT(model_members(r), 0);
     }
