@@ -1,17 +1,18 @@
 /* shard/admit.c - who may come in: the limits at the door, and what each refusal is called.
  *
- * Counts that concern the whole hub are shared by all shards (core/limit). They are taken in the
- * order of the questions below and given back by rh_admit_give, once, when the connection leaves its
- * user; what a refusal had taken is given back at once.
+ * Counts that concern the whole hub are shared by all shards (core/limit). Questions are asked in
+ * this order; what was taken is given back by rh_admit_give, once, when the connection leaves, and
+ * what a refusal had taken at once. An echo is asked the two about the hub and the address.
  *
  *   a socket is accepted   limits.handshakes                                                429
  *   its head is whole      draining                                                         503
  *                          security.origins, require_origin, the same-origin rule           403
  *                          security.rate_limit.handshakes_per_second                        429
- *   at its user's shard    limits.connections                                               503
+ *   at its user's shard    limits.connections_per_user                                      429
+ *                          users.max_devices with users.on_limit: reject                    429
+ *                          limits.connections                                               503
  *                          limits.connections_per_address                                   429
- *                          limits.connections_per_user                                      429
- *                          users.max_devices: the oldest is closed with 4403, or            429
+ *                          users.max_devices with kick_oldest: that one goes, with 4403
  *
  * A connection that takes the place of one of the same device, or of the session that it resumes,
  * counts as that one: at a limit it is let in.

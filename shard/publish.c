@@ -11,17 +11,17 @@
  *      `--else--> held --FANNED, or a new pass: the first ones, in order
  *
  * The asker is answered only then, and asks are bounded, so this bounds what is under way. Notices
- * are not held: they are bounded by the joins and leaves that cause them. These wait likewise, and a
- * deletion, too, while the spill to a shard that they would tell is over its mark (DESIGN, "Full
- * rings"). Asks of our own clients need no credit; what is held of them is bounded as if they did
- * (shard/route.c).
+ * are not held: the joins and leaves that cause them wait by the same rule, and a deletion while the
+ * spill to a shard that it would tell is over its mark (must_wait in shard/room.c). Asks of our own
+ * clients need no credit; what is held of them is bounded as if they did (shard/route.c).
  *
  * Our own shard is handed a message last, and its asker answered behind that: both run code that may
  * come back to us, and the room is not touched any more.
  *
  * Invariants  (1) sent - done of a shard is what it has been sent and has not reported.
  *             (2) history, if there is any, is the last history_count numbers up to seq.
- * Limits      RH_UNFINISHED_MAX, RH_UNFINISHED_BYTES; rooms.history_size, RH_HISTORY_BYTES.
+ * Limits      RH_UNFINISHED_MAX, RH_UNFINISHED_BYTES; rooms.history_size, RH_HISTORY_BYTES of a
+ *             room, RH_ROOMS_BYTES of all of a shard.
  */
 #include <string.h>
 

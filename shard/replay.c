@@ -12,8 +12,8 @@
  *            at the switch. replay->seq is the last that was handed out: where a resume begins if
  *            the replay is dropped.
  * Bounds     PUMP_MESSAGES missed ones (and TURN) stand in the queue, flying ones included, and one
- *            call queues PUMP_BYTES, and one turn. Parked ones count in the connection's bounds (rh_conn_full). There `disconnect`
- *            closes; the other policies lose this one and all later live ones until what stands before
+ *            call queues PUMP_BYTES, and one turn. Parked ones count in the connection's bounds
+ *            (rh_conn_full). There `disconnect` closes; the other policies lose this one and all later live ones until what stands before
  *            them has been handed out, where messages.lost tells them. Notices are never lost.
  * Re-entry   Each push may close the connection, and with it drop the replay, end the session or
  *            the subscription: after one that failed nothing is looked at any more.

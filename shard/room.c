@@ -2,8 +2,7 @@
  *
  * The home alone knows a room's members, number and history; all other shards ask. Each ask is
  * handled in one go and answered exactly once; a publish may have to wait before that, and so may
- * what would be told to a shard whose spill is over its mark (shard/publish.c).
- * What can fail is done first, so an ask that is refused has changed nothing.
+ * what others are told of (must_wait, shard/publish.c). What can fail is done first, so an ask that is refused has changed nothing.
  *
  *   not there --CREATE, JOIN--> empty --JOIN--> has members --the last subscription ends--> empty
  *   empty --rooms.empty_ttl, and no publish held--> not there
@@ -15,7 +14,8 @@
  * Invariants  (1) interest has bit k exactly when shards[k].subs > 0.
  *             (2) the sum of all members' subs is the sum of all shards' subs; live <= subs, > 0.
  *             (3) the roster has exactly the members.
- * Limits      RH_ROOMS_MAX rooms a shard; rooms.max_members, or the room's own, of a room.
+ * Limits      RH_ROOMS_MAX rooms a shard, at which the one that has been empty longest makes place, and
+ *             RH_ROOMS_BYTES of metas and histories; rooms.max_members, or the room's own, of a room.
  */
 #include "shard/room_int.h"
 
