@@ -7,7 +7,10 @@
  *
  * Threads    all of it on the thread that called rh_uring_create, except *_any and the functions
  *            on plain sockets at the end.
- * Descriptors are numbers that only this seam looks behind; today they are file descriptors.
+ * Descriptors are numbers that only this seam looks behind: file descriptors of the process, or direct
+ *            ones (RH_FD_DIRECT), which are slots in a table of their ring's. RLIMIT_NOFILE bounds
+ *            each table, but not all of them together; another ring cannot use them before
+ *            rh_uring_pass.
  * Errors     queueing cannot fail: a full submission queue is submitted on the way. Failures of an
  *            operation arrive as a negative errno in its completion.
  * Replaced   by another implementation in tests/sim, at link time.
@@ -30,8 +33,10 @@ struct rh_uring_opts {
     unsigned cq_entries;
     unsigned buffers;  /* provided buffers for receiving; power of two, at most 32768 */
     unsigned headroom; /* bytes in front of received data that the caller may write to */
+    unsigned files;    /* slots of the table; what is accepted is direct. 0: no table, ordinary ones */
 };
 
+#define RH_FD_DIRECT    (1 << 30)
 #define RH_URING_BUFFER 2048 /* bytes a provided buffer has, its headroom included */
 #define RH_URING_IOV    1024 /* pieces one send may have (UIO_MAXIOV) */
 
@@ -95,6 +100,17 @@ void rh_uring_close(struct rh_uring *u, int fd);
 void rh_uring_abort(struct rh_uring *u, int fd);
 /* Bytes that the peer's kernel has acknowledged so far: tells "slow" from "takes nothing". */
 uint64_t rh_uring_acked(struct rh_uring *u, int fd);
+
+/* Direct descriptors: moves one to the ring `to`, which another thread drives and which must outlive
+ * this operation. res is its descriptor there, or -ENFILE (that table is full) and the like; ours
+ * stays open, and is to be closed in any case. */
+void rh_uring_pass(struct rh_uring *u, int fd, const struct rh_uring *to, uint64_t tag);
+/* Makes a direct descriptor of an ordinary one, which is closed by that. RH_EFULL: the table is full,
+ * fd is still the caller's. */
+int rh_uring_adopt(struct rh_uring *u, int fd, int *ret_fd);
+/* Once: res > 0 when there is something to receive, an end of stream included. Costs the kernel a third
+ * of an armed receive's memory. */
+void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag);
 
 /* ---- a pass -------------------------------------------------------------------------------- */
 
