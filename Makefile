@@ -34,7 +34,7 @@ LDFLAGS += $(filter -fsanitize%,$(CFLAGS_$(VARIANT)))
 # message. Objects hold both forms, so tests and embedders link them as usual, and quickly.
 LTO_release := -O2 -g -flto=auto
 NOLTO       := $(if $(LTO_$(VARIANT)),-fno-lto)
-LDLIBS  := -luring -lck -lyaml -lcrypto -lpthread $(MALLOC_$(VARIANT)) -lm
+LDLIBS  := -luring -lck -lyaml -lcrypto -lz -lpthread $(MALLOC_$(VARIANT)) -lm
 
 # As many jobs as cores, unless the caller says -j. A line per step; V=1 shows the command instead.
 MAKEFLAGS += -j$(shell nproc)

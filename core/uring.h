@@ -33,7 +33,7 @@ struct rh_uring_opts {
     unsigned cq_entries;
     unsigned buffers;  /* provided buffers for receiving; power of two, at most 32768 */
     unsigned headroom; /* bytes in front of received data that the caller may write to */
-    unsigned files;    /* slots of the table; what is accepted is direct. 0: no table, ordinary ones */
+    unsigned files; /* slots of the table; what is accepted is direct. 0: no table, ordinary ones */
 };
 
 #define RH_FD_DIRECT    (1 << 30)

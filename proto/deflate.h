@@ -30,10 +30,10 @@ struct rh_deflate_wish {
 
 /* What was agreed on. All zero: nothing, messages are plain. */
 struct rh_deflate_terms {
-    uint8_t server_bits;   /* window of what the server sends: 8 to 15; 0: no compression at all.
+    uint8_t server_bits; /* window of what the server sends: 8 to 15; 0: no compression at all.
                             * 8: agreed on, but nothing is ever compressed in that direction */
-    uint8_t client_bits;   /* window of what the client sends: 8 to 15 */
-    bool server_keeps;     /* its context, between messages */
+    uint8_t client_bits; /* window of what the client sends: 8 to 15 */
+    bool server_keeps;   /* its context, between messages */
     bool client_keeps;
     bool says_server_bits; /* the answer names them */
     bool says_client_bits;

@@ -8,7 +8,7 @@
 # itself is among the packages, so this is also the first thing to run on a bare machine.
 set -eu
 
-build='gcc make libc6-dev liburing-dev libck-dev libjemalloc-dev libyaml-dev libssl-dev'
+build='gcc make libc6-dev liburing-dev libck-dev libjemalloc-dev libyaml-dev libssl-dev zlib1g-dev'
 test='check libsubunit-dev libjansson-dev python3 python3-websockets nodejs node-ws curl'
 check='clang libclang-rt-dev clang-format clang-tidy cppcheck'
 
