@@ -251,7 +251,7 @@ static void on_cqe(const struct rh_cqe *cqe)
 
 static int serve(struct rh_fault *fault)
 {
-    static const struct rh_uring_opts opts = {4096, 16384, 2048, 160}; /* a shard's */
+    static const struct rh_uring_opts opts = {4096, 16384, 2048, 160, 0}; /* a shard's */
     struct rh_cqe cqes[REAP];
     unsigned count, all = 0;
     int rc = rh_uring_create(&opts, &server.uring, fault);

@@ -110,7 +110,7 @@ static void on_config(struct rh_shard *sh, const struct rh_event *ev)
  * after a while, so the smallest is tried for a second. */
 static int open_ring(struct rh_shard *sh, struct rh_fault *fault)
 {
-    struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM};
+    struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM, 0};
     int rc = rh_uring_create(&opts, &sh->uring, fault);
 
     while (rc == RH_ENOMEM && opts.sq_entries > SQ_ENTRIES_MIN) {

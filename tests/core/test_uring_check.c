@@ -28,7 +28,7 @@
 
 #define NOBODY 65534
 
-static const struct rh_uring_opts small = {8, 16, 4, 64};
+static const struct rh_uring_opts small = {8, 16, 4, 64, 0};
 
 static unsigned descriptors(void)
 {
@@ -297,7 +297,7 @@ static bool rings_are_locked_memory(void)
 
 RH_TEST(uring_check, too_little_lockable_memory_is_told_with_limit_and_need)
 {
-    static const struct rh_uring_opts large = {4096, 65536, 4096, 64};
+    static const struct rh_uring_opts large = {4096, 65536, 4096, 64, 0};
     struct rh_uring *u = NULL;
     struct rh_fault fault;
     unsigned before;
