@@ -291,7 +291,7 @@ void rh_history_clear(struct rh_shard *sh, struct rh_room *room);
 #define RH_FANOUT_TURN  64
 #define RH_FANOUT_BUSY  64
 #define RH_FANOUT_IDLE  256
-#define RH_FANOUT_BATCH 32 /* messages that a cursor carries at most */
+#define RH_FANOUT_BATCH 64 /* messages that a visit hands out at most */
 /* Finished messages, or bytes, of a room that another shard is its home of, before that is told. */
 #define RH_FANNED_COUNT 16
 #define RH_FANNED_BYTES (1u << 20)
@@ -306,10 +306,10 @@ struct rh_fan {
 struct rh_branch {
     struct rh_map_node node; /* struct rh_shard.branches, by uid */
     uint64_t uid;
-    struct rh_sub **subs; /* those not yet visited by the cursor, then the others */
+    struct rh_sub **subs; /* those not yet visited in this lap, then the others */
     uint32_t count, room; /* of subs */
     uint32_t cursor;      /* visited: subs[cursor..count) */
-    uint32_t batch;       /* messages that the cursor carries; 0: none is under way */
+    uint32_t batch;       /* of fans, finished when this lap ends; 0: none is under way */
     struct rh_fan *fans;  /* a circle of fan_room (a power of two) */
     uint32_t fan_room, fan_head, fan_count;
     uint64_t pushed;           /* how many came so far: the number of the next one */
@@ -393,7 +393,7 @@ struct rh_sub {
     struct rh_branch *branch;   /* ACTIVE */
     struct rh_replay *replay;   /* or NULL: live */
     uint64_t seq;   /* of the room's messages, the last that was handed out, parked, passed over */
-    uint64_t first; /* what its branch got before this number is not for it */
+    uint64_t first; /* what its branch got before this number is not for it, or it has had it */
     uint32_t index; /* in branch->subs */
     uint8_t state;  /* enum rh_sub_state */
     bool asking;    /* a JOIN or LEAVE of it is out */
