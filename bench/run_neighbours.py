@@ -4,12 +4,12 @@
 Method  1,000 connections echo at a fixed rate (open loop): a fifth of what the same server echoes
         at most, which a short closed loop tells. Their p99 is measured alone, and while a message
         a second goes to a room of 15,000 in the same hub; the two kinds of run alternate. Server
-        on core 0 (one shard), both load tools on core 1: there the echoes' goes first (as root, by
+        on core 0 (all shards), both load tools on core 1: there the echoes' goes first (as root, by
         SCHED_FIFO), else it would measure how long the other one keeps it from the core.
 Figures latency of the echoes from the intended time, and of the room's deliveries.
 
 Usage: run_neighbours.py [--pairs 5] [--duration 10s] [--members 15000] [--publishes 1]
-                         [--connections 1000] [--share 0.2] [--rate 0]
+                         [--connections 1000] [--share 0.2] [--rate 0] [--shards 1]
 """
 import argparse
 import os
@@ -49,10 +49,11 @@ def main():
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--share", type=float, default=0.2, help="of what it echoes at most")
     parser.add_argument("--rate", type=int, default=0, help="echoes a second; 0: by --share")
+    parser.add_argument("--shards", type=int, default=1)
     args = parser.parse_args()
     alone, beside, rooms = [], [], []
     print(runs.machine())
-    with runs.ringhubd("0", 1) as hub:
+    with runs.ringhubd("0", args.shards) as hub:
         if args.rate == 0:
             most = echo(hub, args, "--duration", "3s")
             args.rate = int(most["rate_per_second"] * args.share)

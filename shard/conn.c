@@ -519,7 +519,7 @@ void rh_conn_flush_all(struct rh_shard *sh)
         c->is_dirty = false;
         rh_conn_flush(sh, c);
     }
-    if (sh->stock.bundles.newest)
+    if (sh->stock.bundles.newest && !sh->more_fanout) /* else the next pass sends it, too */
         rh_bundles_forget(&sh->stock.bundles, &sh->stock.handles);
 }
 

@@ -341,10 +341,12 @@ static void on_completion(struct rh_shard *sh, const struct rh_cqe *cqe)
         return;
     c = rh_conn_find(sh, (uint32_t)cqe->tag, (uint32_t)(cqe->tag >> 32));
     rh_assert(c); /* a slot is used again only when nothing of it is in flight */
-    if (op == RH_OP_RECV)
+    if (op == RH_OP_RECV) {
+        sh->arrived++;
         rh_conn_on_recv(sh, c, cqe);
-    else
+    } else {
         rh_conn_on_send(sh, c, cqe->res);
+    }
     if (cqe->flags & RH_CQE_BUFFER)
         rh_uring_give(sh->uring, cqe->buffer);
 }
@@ -437,7 +439,7 @@ static void rooms(struct rh_shard *sh)
         rh_publish_resume(sh);
     sh->more_fanout = !rh_list_empty(&sh->running) || !rh_list_empty(&sh->broadcasts);
     if (sh->more_fanout)
-        sh->more_fanout = rh_fanout_run(sh, sh->reaped + sh->popped >= BUSY_REAPED);
+        sh->more_fanout = rh_fanout_run(sh, sh->arrived + sh->popped >= BUSY_REAPED);
     if (!rh_list_empty(&sh->unreported) || sh->stray_count)
         rh_fanout_report(sh);
     if (sh->credit_wanted & 1ull << sh->tid) /* who waits for us waits for what was just done */
@@ -454,6 +456,7 @@ bool rh_shard_pass(struct rh_shard *sh)
     if (sh->next_snapshot)
         use_next_snapshot(sh);
     rh_mesh_awake(sh->mesh);
+    sh->arrived = 0;
     sh->reaped = reap(sh);
     catch_up(sh);
     sh->popped = rh_mesh_pop(sh->mesh, on_event, sh);

@@ -254,8 +254,9 @@ struct rh_shard {
     uint64_t seq;            /* the last one given to a direct message */
     uint64_t wake_due_ms;    /* when the last wait was to end */
     uint64_t pass;
-    unsigned reaped; /* completions of the last pass ... */
-    unsigned popped; /* ... and events */
+    unsigned reaped;  /* completions of the last pass ... */
+    unsigned arrived; /* ... receives among them ... */
+    unsigned popped;  /* ... and events */
     bool draining, stopping;
     bool shut;         /* nobody is accepted any more */
     bool ring_failed;  /* nothing can be received or sent any more */
