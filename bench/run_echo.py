@@ -53,6 +53,8 @@ def show(depth, found):
     print(f"  floor     user {runs.spread(floor)}   all {runs.spread(floor_all)}")
     print(f"  ringhub above the floor, user {runs.spread(own)}   pooled "
           f"{pooled[0]:.1f} - {pooled[1]:.1f} = {pooled[0] - pooled[1]:.1f} ns")
+    ratios = [a / b for a, b in zip(hub_all, floor_all)]
+    print(f"  all told  {runs.spread(ratios, 'times the floor', 3)}")
     print(f"  rate      ringhub {runs.spread(rates[0], '/s')}   floor {runs.spread(rates[1], '/s')}")
     if busy:
         print(f"  in {busy} of {2 * len(found)} runs the load tool was the bottleneck"

@@ -55,6 +55,9 @@ def show(depth, found):
         hub, floor = ([r["server"][key] for r in column] for column in zip(*found))
         print(f"  {name:7} ringhub {runs.spread(hub)}   floor {runs.spread(floor)}   "
               f"above it {runs.spread([a - b for a, b in zip(hub, floor)])}")
+    ratios = [r["server"]["cpu_ns_per_delivery"] / f["server"]["cpu_ns_per_delivery"]
+              for r, f in found]
+    print(f"  all told {runs.spread(ratios, 'times the floor', 3)}")
     rates = [[r["rate_per_second"] for r in column] for column in zip(*found)]
     p99 = [[r["latency"]["p99"] / 1e6 for r in column] for column in zip(*found)]
     print(f"  rate    ringhub {runs.spread(rates[0], '/s')}   floor {runs.spread(rates[1], '/s')}")

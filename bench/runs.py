@@ -131,9 +131,9 @@ def quartiles(values):
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
-def spread(values, unit="ns"):
+def spread(values, unit="ns", digits=1):
     low, mid, high = quartiles(values)
-    return f"{mid:9.1f} {unit} [{low:.1f} .. {high:.1f}]"
+    return f"{mid:9.{digits}f} {unit} [{low:.{digits}f} .. {high:.{digits}f}]"
 
 
 def machine():
