@@ -20,7 +20,8 @@
  * Control frames stand between any two data frames and change nothing of this; CLOSE and every
  * error lead to OVER.
  *
- * Invariants  (1) flags == 0: a server, IDLE; then left == 0 and utf8 is between characters.
+ * Invariants  (1) no flag but DEFLATE: a server, IDLE; then left == 0 and utf8 is between
+ *                 characters.
  *             (2) left > 0 only with IN_MESSAGE.
  *             (3) a header is consumed as a whole, a control frame with its payload: what a caller
  *                 keeps is short (RH_WS_TAIL_MAX) and still masked.
@@ -43,12 +44,14 @@ enum {
     TEXT = 4,       /* the message is text */
     FIN = 8,        /* the frame being read is the message's last */
     GIVEN = 16,     /* a piece of the message was given: the next is not the first */
-    OVER = 32       /* closed or failed */
+    OVER = 32,      /* closed or failed */
+    DEFLATE = 64,   /* permessage-deflate was agreed on */
+    SQUEEZED = 128  /* the message is compressed */
 };
 
 /* first byte: fin, three reserved bits, opcode; second byte: mask, length (5.2) */
 #define BIT_FIN  0x80
-#define BITS_RSV 0x70
+#define BITS_RSV 0x70 /* RH_WS_RSV1 is one of them */
 #define BITS_OP  0x0f
 #define OP_CTL   0x08 /* of an opcode: a control frame */
 #define BIT_MASK 0x80
@@ -59,6 +62,7 @@ enum {
 struct head {
     uint8_t opcode;
     bool fin;
+    bool squeezed;
     uint8_t size;       /* of the header; 0: not all there yet */
     uint16_t code;      /* of an error */
     const char *why;    /* an error, or NULL */
@@ -70,6 +74,12 @@ void rh_ws_init(struct rh_ws *ws, enum rh_ws_role role, uint64_t message_size_ma
 {
     rh_assert(message_size_max <= RH_WS_SIZE_MAX);
     *ws = (struct rh_ws){.flags = role == RH_WS_CLIENT ? CLIENT : 0, .size_max = message_size_max};
+}
+
+void rh_ws_allow_deflate(struct rh_ws *ws)
+{
+    rh_assert(!(ws->flags & ~(CLIENT | DEFLATE)));
+    ws->flags |= DEFLATE;
 }
 
 static size_t fail(struct rh_ws *ws, uint16_t code, const char *why, struct rh_ws_event *ret_ev)
@@ -84,8 +94,10 @@ static const char *head_fault(const struct rh_ws *ws, uint8_t byte0, uint8_t byt
 {
     const uint8_t opcode = byte0 & BITS_OP;
 
-    if (byte0 & BITS_RSV)
+    if (byte0 & BITS_RSV & (ws->flags & DEFLATE ? ~RH_WS_RSV1 : ~0))
         return "reserved bits are set";
+    if ((byte0 & RH_WS_RSV1) && (opcode == RH_WS_CONT || opcode & OP_CTL))
+        return "only a message's first frame says that it is compressed";
     if ((opcode & ~OP_CTL) > RH_WS_BINARY)
         return "reserved opcode";
     if (!(byte1 & BIT_MASK) && !(ws->flags & CLIENT))
@@ -122,6 +134,13 @@ static bool read_length(const uint8_t *at, unsigned size, struct head *head)
     return !head->why;
 }
 
+static uint64_t size_max(const struct rh_ws *ws, bool squeezed)
+{
+    const uint64_t max = ws->size_max;
+
+    return squeezed ? RH_WS_COMPRESSED_MAX(max) : max;
+}
+
 /* Each rule speaks as soon as its bytes are there; in the order of the bytes, so that where a
  * stream is cut never changes which rule it is. */
 static void read_head(const struct rh_ws *ws, const uint8_t *at, size_t len, struct head *head)
@@ -138,6 +157,7 @@ static void read_head(const struct rh_ws *ws, const uint8_t *at, size_t len, str
         return;
     head->opcode = at[0] & BITS_OP;
     head->fin = at[0] & BIT_FIN;
+    head->squeezed = at[0] & RH_WS_RSV1;
     head->len = at[1] & ~BIT_MASK;
     ext = head->len == LEN_16 ? 2 : head->len == LEN_64 ? 8 : 0;
     if (ext) {
@@ -146,7 +166,7 @@ static void read_head(const struct rh_ws *ws, const uint8_t *at, size_t len, str
             return;
     }
     if (!(head->opcode & OP_CTL) &&
-        head->len > (head->opcode == RH_WS_CONT ? ws->room : ws->size_max)) {
+        head->len > (head->opcode == RH_WS_CONT ? ws->room : size_max(ws, head->squeezed))) {
         head->code = 1009;
         head->why = "message is too big";
         return;
@@ -160,8 +180,9 @@ static void read_head(const struct rh_ws *ws, const uint8_t *at, size_t len, str
 static void begin_frame(struct rh_ws *ws, const struct head *head)
 {
     if (head->opcode != RH_WS_CONT) {
-        ws->flags |= IN_MESSAGE | (head->opcode == RH_WS_TEXT ? TEXT : 0);
-        ws->room = ws->size_max;
+        ws->flags |=
+            IN_MESSAGE | (head->opcode == RH_WS_TEXT ? TEXT : 0) | (head->squeezed ? SQUEEZED : 0);
+        ws->room = size_max(ws, head->squeezed);
     }
     if (head->fin)
         ws->flags |= FIN;
@@ -195,6 +216,7 @@ static size_t data_piece(struct rh_ws *ws, uint8_t *at, size_t len, struct rh_ws
     const uint64_t left = ws->left;
     const size_t size = len < left ? len : (size_t)left;
     const bool last = size == left && (ws->flags & FIN), text = ws->flags & TEXT;
+    const bool squeezed = ws->flags & SQUEEZED;
     bool ascii = false;
 
     if (!(ws->flags & CLIENT)) {
@@ -202,7 +224,7 @@ static size_t data_piece(struct rh_ws *ws, uint8_t *at, size_t len, struct rh_ws
         if (size < left)
             turn_key(ws, size);
     }
-    if (text && !(ascii && rh_utf8_done(&ws->utf8))) {
+    if (text && !squeezed && !(ascii && rh_utf8_done(&ws->utf8))) {
         const char *why = text_fault(ws, at, size, last);
 
         if (why)
@@ -212,10 +234,11 @@ static size_t data_piece(struct rh_ws *ws, uint8_t *at, size_t len, struct rh_ws
                                    .opcode = text ? RH_WS_TEXT : RH_WS_BINARY,
                                    .first = !(ws->flags & GIVEN),
                                    .last = last,
+                                   .compressed = squeezed,
                                    .data = at,
                                    .len = size};
     ws->left = left - size;
-    ws->flags = last ? ws->flags & CLIENT : ws->flags | GIVEN;
+    ws->flags = last ? ws->flags & (CLIENT | DEFLATE) : ws->flags | GIVEN;
     return size;
 }
 
@@ -287,8 +310,8 @@ size_t rh_ws_feed(struct rh_ws *ws, uint8_t *buf, size_t len, struct rh_ws_event
     enum { HEAD = 2 + KEY_SIZE };
 
     rh_assert(!(ws->flags & OVER));
-    if (rh_likely(ws->flags == 0 && len >= HEAD)) {
-        const uint8_t opcode = buf[0] ^ BIT_FIN; /* without fin: over 15 */
+    if (rh_likely((ws->flags & ~DEFLATE) == 0 && len >= HEAD)) {
+        const uint8_t opcode = buf[0] ^ BIT_FIN; /* without fin, or with reserved bits: over 15 */
         const uint8_t size = buf[1] ^ BIT_MASK;  /* without mask: over 127 */
         const bool text = opcode == RH_WS_TEXT;
         uint8_t *data = buf + HEAD;
@@ -319,7 +342,7 @@ size_t rh_ws_head(uint8_t *dst, uint8_t opcode, bool fin, uint64_t len,
     const uint8_t mask = mask_key_or_NULL ? BIT_MASK : 0;
     size_t size = 2;
 
-    rh_assert(opcode <= BITS_OP && !(len >> 63));
+    rh_assert((opcode & ~RH_WS_RSV1) <= BITS_OP && !(len >> 63));
     dst[0] = (fin ? BIT_FIN : 0) | opcode;
     if (len < LEN_16) {
         dst[1] = mask | (uint8_t)len;

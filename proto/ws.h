@@ -1,22 +1,25 @@
 /* proto/ws.h - WebSocket frames and messages (RFC 6455), out of a caller's buffer and back.
  *
  * The reader turns bytes into events: pieces of messages, control frames, the end. It allocates
- * nothing and copies nothing; payload is unmasked where it lies, and an event points there. No
- * extension is negotiated, so RSV bits must be zero (5.2).
+ * nothing and copies nothing; payload is unmasked where it lies, and an event points there. RSV bits
+ * must be zero (5.2), but for RSV1 where permessage-deflate was agreed on (rh_ws_allow_deflate): it
+ * says that a message is compressed. Such a message is given out as it came, compressed; inflating
+ * it (proto/deflate.h), and then its size and its UTF-8, are the caller's.
  *
  * Threads    one call at a time per state; the thread that owns the connection.
  * Ownership  an event's data lies in the fed buffer and is the caller's; nothing is kept.
  * Limits     RH_WS_TAIL_MAX bytes kept by the caller between two calls; message_size_max bytes in
- *            a message, over all its fragments; control payload 125 bytes (5.5). The number of
+ *            a message, over all its fragments, RH_WS_COMPRESSED_MAX of that in a compressed one, since
+ *            what does not compress gets longer; control payload 125 bytes (5.5). The number of
  *            fragments has no bound here, as it costs nothing here.
  * Errors     an event RH_WS_ERROR with the close code that the peer should get; the first is final.
  *
  * Checked, with the code that a breach gives:
- *   1002  reserved bits, reserved opcodes, a frame of the wrong side masked, a length that is not
+ *   1002  reserved bits, RSV1 on other than a message's first frame (RFC 7692 6.1), reserved opcodes, a frame of the wrong side masked, a length that is not
  *         in its shortest form or has its top bit set (5.2); a control frame that is fragmented or
  *         over 125 bytes (5.5); a continuation of nothing, a message begun inside another (5.4); a
  *         close frame of one byte or with a code that may not be sent (5.5.1, 7.4)
- *   1007  text or a close reason that is not UTF-8 (8.1): in the call that brings the byte which
+ *   1007  text, if it is not compressed, or a close reason that is not UTF-8 (8.1): in the call that brings the byte which
  *         makes it certain, in whatever piece or fragment, and at the end of a text that ends
  *         inside a character; the piece with that byte is not given out
  *   1009  a message over message_size_max: when the header that announces it is there, before its
@@ -52,10 +55,14 @@ enum rh_ws_role {
 #define RH_WS_TAIL_MAX    139                 /* an unfinished header or control frame */
 #define RH_WS_SIZE_MAX    ((uint64_t)1 << 40) /* of message_size_max */
 #define RH_WS_NO_CODE     1005                /* a close frame without a code (7.4.1) */
+#define RH_WS_RSV1        0x40                /* beside an opcode: the message is compressed */
+
+/* What a compressed message may have, where one that is not may have `size_max`. */
+#define RH_WS_COMPRESSED_MAX(size_max) ((size_max) + (size_max) / 1024 + 256)
 
 /* Of the connection; the fields are ws.c's. Packed, as a million of them are held. */
 struct rh_ws {
-    uint8_t flags;          /* 0: a server between two messages */
+    uint8_t flags;
     struct rh_utf8 utf8;    /* of the text being read */
     uint64_t size_max : 48; /* of a message */
     uint64_t left : 48;     /* of the data frame being read, not given out yet */
@@ -68,6 +75,7 @@ struct rh_ws_event {
     uint8_t opcode;  /* DATA: of the message, RH_WS_TEXT or RH_WS_BINARY, in each of its pieces */
     bool first;      /* DATA: its message begins here */
     bool last;       /* DATA: and ends here; both: the whole message */
+    bool compressed; /* DATA: of the message, in each of its pieces */
     uint16_t code;   /* CLOSE: the peer's, RH_WS_NO_CODE without one; ERROR: 1002, 1007, 1009 */
     uint8_t *data;   /* unmasked; PING, PONG: the whole payload; CLOSE: the reason, valid UTF-8 */
     size_t len;      /* may be 0 */
@@ -76,6 +84,10 @@ struct rh_ws_event {
 
 /* message_size_max: at most RH_WS_SIZE_MAX; 0 allows empty messages only. Nothing to fini. */
 void rh_ws_init(struct rh_ws *ws, enum rh_ws_role role, uint64_t message_size_max);
+
+/* permessage-deflate was agreed on; between two messages. It counts in both directions alike, so
+ * a client calls it, too. */
+void rh_ws_allow_deflate(struct rh_ws *ws);
 
 /* A new limit, for messages that begin from now on. */
 static inline void rh_ws_set_size_max(struct rh_ws *ws, uint64_t message_size_max)
@@ -98,7 +110,8 @@ static inline void rh_ws_set_size_max(struct rh_ws *ws, uint64_t message_size_ma
 size_t rh_ws_feed(struct rh_ws *ws, uint8_t *buf, size_t len, struct rh_ws_event *ret_ev);
 
 /* Writes the header of a frame with len bytes of payload (below 2^63) to dst, which has
- * RH_WS_HEAD_MAX bytes, and returns its size: 2, 4 or 10, and 4 more with a key. A server passes
+ * RH_WS_HEAD_MAX bytes, and returns its size: 2, 4 or 10, and 4 more with a key. The opcode may have
+ * RH_WS_RSV1 with it, on the first frame of a compressed message. A server passes
  * no key; a client passes one and masks the payload with it (rh_mask, phase 0). */
 size_t rh_ws_head(uint8_t *dst, uint8_t opcode, bool fin, uint64_t len,
                   const uint8_t *mask_key_or_NULL);

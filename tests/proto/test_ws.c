@@ -522,6 +522,118 @@ RH_TEST(ws_limit, may_be_a_tebibyte)
     expect_max(RH_WS_SIZE_MAX, "error(1009 message is too big)");
 }
 
+/* ---- RSV1, where permessage-deflate was agreed on (RFC 7692 6, 7.2.3.1) ---- */
+
+#define SQUEEZED_TEXT   (RH_WS_TEXT | RH_WS_RSV1)
+#define SQUEEZED_BINARY (RH_WS_BINARY | RH_WS_RSV1)
+
+RH_TEST(ws_deflate, the_examples_of_rfc_7692_are_read)
+{
+    log_deflate = true;
+    wire_new();
+    wire.from = RH_WS_SERVER;
+    put((const uint8_t[]){0xc1, 0x07, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00}, 9);
+    put((const uint8_t[]){0x41, 0x03, 0xf2, 0x48, 0xcd, 0x80, 0x04, 0xc9, 0xc9, 0x07, 0x00}, 11);
+    expect("deflated text(\\xf2H\\xcd\\xc9\\xc9\\x07\\x00) "
+           "deflated text(\\xf2H\\xcd\\xc9\\xc9\\x07\\x00)");
+}
+
+RH_TEST(ws_deflate, each_message_says_for_itself_whether_it_is_compressed)
+{
+    log_deflate = true;
+    wire_frame(RH_WS_TEXT, true, "a");
+    put_frame(SQUEEZED_BINARY, true, "b");
+    put_frame(RH_WS_BINARY, false, "c");
+    put_frame(RH_WS_OP_PING, true, "p");
+    put_frame(RH_WS_CONT, true, "d");
+    put_frame(SQUEEZED_TEXT, false, "");
+    put_frame(RH_WS_CONT, false, "e");
+    put_frame(RH_WS_OP_PONG, true, "q");
+    put_frame(RH_WS_CONT, true, "");
+    put_frame(SQUEEZED_TEXT, true, "");
+    put_frame(RH_WS_TEXT, true, "f");
+    expect("text(a) deflated binary(b) ping(p) binary(cd) pong(q) deflated text(e) "
+           "deflated text() text(f)");
+}
+
+RH_TEST(ws_deflate, rsv1_stands_on_the_first_frame_of_a_message_alone)
+{
+    static const uint8_t controls[] = {RH_WS_OP_CLOSE, RH_WS_OP_PING, RH_WS_OP_PONG};
+    static const char want[] =
+        "error(1002 only a message's first frame says that it is compressed)";
+
+    log_deflate = true;
+    wire_frame(RH_WS_CONT | RH_WS_RSV1, true, "");
+    expect(want);
+    for (unsigned first = 0; first < 2; first++) {
+        wire_frame(first ? SQUEEZED_TEXT : RH_WS_TEXT, false, "a");
+        put_frame(RH_WS_CONT | RH_WS_RSV1, true, "b");
+        expect(want);
+        for (unsigned i = 0; i < RH_COUNT(controls); i++) {
+            wire_frame(first ? SQUEEZED_TEXT : RH_WS_TEXT, false, "a");
+            put_frame(controls[i] | RH_WS_RSV1, true, "");
+            expect(want);
+        }
+        wire_frame(first ? SQUEEZED_TEXT : RH_WS_TEXT, false, "a");
+        put_frame(SQUEEZED_TEXT, true, "b");
+        expect("error(1002 new message inside a fragmented one)");
+    }
+    for (unsigned i = 0; i < RH_COUNT(controls); i++) {
+        wire_frame(controls[i] | RH_WS_RSV1, true, "");
+        expect(want);
+    }
+}
+
+RH_TEST(ws_deflate, the_other_reserved_bits_stay_reserved)
+{
+    log_deflate = true;
+    for (unsigned bits = 0x10; bits <= 0x70; bits += 0x10)
+        for (unsigned opcode = 0; opcode < 16 && bits != 0x40; opcode++) {
+            WIRE((uint8_t)(0x80 | bits | opcode), 0x80, 0, 0, 0, 0);
+            expect("error(1002 reserved bits are set)");
+        }
+    WIRE(0xc3, 0x80, 0, 0, 0, 0);
+    expect("error(1002 reserved opcode)");
+}
+
+RH_TEST(ws_deflate, utf8_of_what_is_compressed_is_not_judged_here)
+{
+    log_deflate = true;
+    wire_frame(SQUEEZED_TEXT, true, "\xff\xc3");
+    put_frame(SQUEEZED_TEXT, false, "\xe2\x82");
+    put_frame(RH_WS_CONT, true, "\xff");
+    put_frame(RH_WS_TEXT, true, "\xe2\x82\xac");
+    put_frame(RH_WS_TEXT, true, "\x82\xac");
+    expect("deflated text(\\xff\\xc3) deflated text(\\xe2\\x82\\xff) text(\\xe2\\x82\\xac) "
+           "error(1007 text is not UTF-8)");
+}
+
+RH_TEST(ws_deflate, a_compressed_message_may_be_a_little_longer)
+{
+    static char text[2308], both[2308] = "12";
+
+    log_deflate = true;
+    memset(text, 'x', sizeof(text) - 1);
+    memcpy(both + 2, text, 2304);
+    wire_new();
+    put_frame_of(SQUEEZED_TEXT, true, text, 2048 + 2 + 256);
+    expect_max(2048, want_long("deflated text", (const uint8_t *)text, 2306));
+    wire_frame(SQUEEZED_TEXT, true, text);
+    expect_max(2048, "error(1009 message is too big)");
+    RH_EQ_U64(error_after(2048), 4);
+    wire_frame(SQUEEZED_BINARY, false, "12");
+    put_frame_of(RH_WS_CONT, true, text, 2304);
+    expect_max(2048, want_long("deflated binary", (const uint8_t *)both, 2306));
+    put_frame_of(RH_WS_BINARY, true, text, 2049); /* without RSV1, after one with it */
+    RH_EQ_U64(error_after(2048), wire.len - 2049 - 4);
+    wire_frame(SQUEEZED_BINARY, false, "12");
+    put_frame_of(RH_WS_CONT, true, text, 2305);
+    expect_max(2048, "error(1009 message is too big)");
+    wire_new();
+    put_frame_of(SQUEEZED_BINARY, true, text, 256);
+    expect_max(0, want_long("deflated binary", (const uint8_t *)text, 256));
+}
+
 /* ---- the contract with the caller ---- */
 
 RH_TEST(ws_feed, gives_data_out_as_it_comes)
@@ -653,6 +765,8 @@ RH_TEST(ws_head, is_the_shortest_that_5_2_allows)
         RH_EQ_INT(at[1], 0x80 | cases[i].head[1]);
         RH_EQ_MEM(at + 2, cases[i].head + 2, size - 2);
         RH_EQ_MEM(at + size, key, 4);
+        rh_ws_head(at, SQUEEZED_TEXT, true, cases[i].len, key);
+        RH_EQ_INT(at[0], 0xc1);
     }
 }
 
@@ -666,6 +780,7 @@ static void put_random_message(struct log *want)
     static uint8_t bytes[5000];
     const size_t len = rh_test_rand() % sizes[rh_test_rand() % RH_COUNT(sizes)];
     const uint8_t opcode = rh_test_rand() % 2 ? RH_WS_TEXT : RH_WS_BINARY;
+    const uint8_t rsv = log_deflate && rh_test_rand() % 2 ? RH_WS_RSV1 : 0;
     const bool ascii = rh_test_rand() % 2;
     size_t at = 0;
 
@@ -678,14 +793,14 @@ static void put_random_message(struct log *want)
 
         piece = RH_MIN(piece, len - at);
         last = at + piece == len && rh_test_rand() % 2;
-        put_frame_of(first ? opcode : RH_WS_CONT, last, bytes + at, piece);
+        put_frame_of(first ? opcode | rsv : RH_WS_CONT, last, bytes + at, piece);
         at += piece;
         if (!last && rh_test_rand() % 4 == 0) {
             put_frame(RH_WS_OP_PING, true, "inside");
             log_print(want, "ping(inside) ");
         }
     }
-    log_print(want, opcode == RH_WS_TEXT ? "text(" : "binary(");
+    log_print(want, "%s%s", rsv ? "deflated " : "", opcode == RH_WS_TEXT ? "text(" : "binary(");
     log_bytes(want, bytes, len);
     log_print(want, ") ");
 }
@@ -695,6 +810,7 @@ RH_TEST(ws, random_messages_in_random_fragments_and_cuts_come_out_as_they_went_i
     static struct log want;
 
     for (unsigned run = 0; run < 300; run++) {
+        log_deflate = run / 2 % 2;
         log_init(&want, RH_WS_SERVER, 5000);
         wire_new();
         wire.from = run % 2 ? RH_WS_CLIENT : RH_WS_SERVER;

@@ -33,12 +33,14 @@ struct log {
     uint8_t *message; /* what was given of it so far */
     size_t message_len;
     uint8_t opcode; /* of that message; 0: none begun */
+    bool compressed;
     bool over;
     char text[16384];
     size_t text_len;
 };
 
 static uint8_t *fed_end; /* the guard page begins here */
+static bool log_deflate; /* readers that begin from now on allow permessage-deflate */
 
 static void log_init(struct log *log, enum rh_ws_role role, uint64_t size_max)
 {
@@ -49,6 +51,8 @@ static void log_init(struct log *log, enum rh_ws_role role, uint64_t size_max)
     memset(log, 0, sizeof(*log));
     log->message = message;
     rh_ws_init(&log->ws, role, size_max);
+    if (log_deflate)
+        rh_ws_allow_deflate(&log->ws);
 }
 
 static __attribute__((format(printf, 2, 3))) void log_print(struct log *log, const char *fmt, ...)
@@ -84,15 +88,18 @@ static void log_bytes(struct log *log, const uint8_t *at, size_t len)
 
 static void log_data(struct log *log, const struct rh_ws_event *ev)
 {
-    if (ev->first != !log->opcode || (!ev->first && ev->opcode != log->opcode))
+    if (ev->first != !log->opcode ||
+        (!ev->first && (ev->opcode != log->opcode || ev->compressed != log->compressed)))
         RH_FAIL("a piece out of order after %s", log->text);
     log->opcode = ev->opcode;
+    log->compressed = ev->compressed;
     rh_assert(log->message_len + ev->len <= ROOM);
     memcpy(log->message + log->message_len, ev->data, ev->len);
     log->message_len += ev->len;
     if (!ev->last)
         return;
-    log_print(log, "%s(", ev->opcode == RH_WS_TEXT ? "text" : "binary");
+    log_print(log, "%s%s(", ev->compressed ? "deflated " : "",
+              ev->opcode == RH_WS_TEXT ? "text" : "binary");
     log_bytes(log, log->message, log->message_len);
     log_print(log, ") ");
     log->opcode = 0;
