@@ -166,7 +166,7 @@ $(B)/flags $(B)/sources: FORCE | $(GATE)
 	@mkdir -p $(@D) && echo '$(NOW)' | cmp -s - $@ || { $(PROBE) && echo '$(NOW)' >$@; }
 
 # Asked when the flags are new: are the outside libraries' headers here at all?
-HEADERS := liburing.h ck_ring.h yaml.h openssl/evp.h $(if $(MALLOC_$(VARIANT)),jemalloc/jemalloc.h)
+HEADERS := liburing.h ck_ring.h yaml.h openssl/evp.h zlib.h $(if $(MALLOC_$(VARIANT)),jemalloc/jemalloc.h)
 PROBE = { printf '\043include <%s>\n' $(HEADERS) | $(CC) $(CPPFLAGS) -E - >/dev/null || \
         { echo 'A compiler or a library is missing: run "make deps".' >&2; exit 1; }; }
 

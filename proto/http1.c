@@ -137,6 +137,20 @@ struct rh_span rh_http_trim(struct rh_span text)
     return text;
 }
 
+struct rh_span rh_http_cut(struct rh_span *rest, char c)
+{
+    struct rh_span front = *rest;
+    const char *at = rest->len ? memchr(rest->at, c, rest->len) : NULL;
+
+    if (at) {
+        front.len = (uint32_t)(at - rest->at);
+        *rest = (struct rh_span){at + 1, rest->len - front.len - 1};
+    } else {
+        *rest = (struct rh_span){NULL, 0};
+    }
+    return rh_http_trim(front);
+}
+
 bool rh_http_list_next(struct rh_span *rest, struct rh_span *ret_item)
 {
     struct rh_span item = *rest;

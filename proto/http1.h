@@ -101,6 +101,10 @@ bool rh_http_is_token(struct rh_span text);
 /* `text` without spaces and tabs at both ends. */
 struct rh_span rh_http_trim(struct rh_span text);
 
+/* Cuts what stands in front of the first `c`, or all, off *rest, and trims it; *rest goes on behind
+ * that `c`, or has at == NULL when there was none. Knows no quoted strings. */
+struct rh_span rh_http_cut(struct rh_span *rest, char c);
+
 /* Splits "name", "name:80" or "[::1]:80" by the rules above; *ret_host keeps the brackets,
  * *ret_port is 0 when none is given. False: not a valid authority. */
 bool rh_http_authority(struct rh_span text, struct rh_span *ret_host, unsigned *ret_port);

@@ -37,6 +37,7 @@ home_of() {
     jemalloc/*) echo 'core/mem\.c' ;;
     yaml.h) echo 'core/config(_yaml)?\.c' ;;
     openssl/*) echo 'proto/upgrade\.c' ;;
+    zlib.h) echo '(proto/deflate\.c|tests/.*)' ;;
     jansson.h) echo '(tests|bench)/.*' ;;
     check.h) echo 'tests/.*' ;;
     esac
