@@ -60,7 +60,7 @@ static void run_check(struct rh_http_head *head)
     struct rh_upgrade up;
     const char *why;
 
-    if (rh_upgrade_check(head, &up, &why))
+    if (rh_upgrade_check(head, NULL, &up, &why))
         abort();
     sink += (size_t)up.accept[0];
 }
@@ -75,7 +75,7 @@ static void run_whole(struct rh_http_head *head)
     int len;
 
     parse(head);
-    if (rh_upgrade_check(head, &up, &why) || !rh_origin_same(head) ||
+    if (rh_upgrade_check(head, NULL, &up, &why) || !rh_origin_same(head) ||
         !rh_query_find(head->query, "user_id", &user, &more) || more)
         abort();
     len = rh_percent_decode(name, sizeof(name), user);

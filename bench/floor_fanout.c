@@ -222,7 +222,7 @@ static void upgrade(struct conn *c, const uint8_t *at, size_t len)
     rc = rh_http_parse((char *)c->in.at, c->in.len, HEAD_ROOM, NULL, &head, &why);
     if (rc == 0)
         return;
-    if (rc < 0 || rh_upgrade_check(&head, &up, &why) != 0 ||
+    if (rc < 0 || rh_upgrade_check(&head, NULL, &up, &why) != 0 ||
         !read_name(head.query, "user_id=", c->user) || !read_name(head.query, "rooms=", c->room)) {
         end(c);
         return;

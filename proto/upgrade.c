@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define SUBPROTOCOL     "ringhub.v1"
+#define EXTENSIONS      "Sec-WebSocket-Extensions"
 #define ANSWER_HEAD_MAX (16 * 1024)
 
 enum { KEY_LEN = 24, ACCEPT_LEN = 28, SHA1_LEN = 20 };
@@ -76,21 +77,6 @@ static bool choose_subprotocol(const struct rh_http_head *head, struct rh_span *
     return true;
 }
 
-/* Cuts what stands in front of the first `c`, or all, off *rest; at NULL when nothing is left. */
-static struct rh_span cut(struct rh_span *rest, char c)
-{
-    struct rh_span front = *rest;
-    const char *at = rest->len ? memchr(rest->at, c, rest->len) : NULL;
-
-    if (at) {
-        front.len = (uint32_t)(at - rest->at);
-        *rest = (struct rh_span){at + 1, rest->len - front.len - 1};
-    } else {
-        *rest = (struct rh_span){NULL, 0};
-    }
-    return rh_http_trim(front);
-}
-
 /* A quoted value is a token, too, once its quotes are gone (RFC 6455 9.1); so no list that is well
  * formed has a comma or semicolon inside of quotes, and cutting at those is right. */
 static bool param_value_ok(struct rh_span value)
@@ -111,22 +97,25 @@ static bool param_value_ok(struct rh_span value)
 /* token *( ";" token [ "=" ( token | quoted token ) ] ) */
 static bool extension_ok(struct rh_span rest)
 {
-    if (!rh_http_is_token(cut(&rest, ';')))
+    if (!rh_http_is_token(rh_http_cut(&rest, ';')))
         return false;
     while (rest.at) {
-        struct rh_span param = cut(&rest, ';');
+        struct rh_span param = rh_http_cut(&rest, ';');
 
-        if (!rh_http_is_token(cut(&param, '=')) ||
+        if (!rh_http_is_token(rh_http_cut(&param, '=')) ||
             (param.at && !param_value_ok(rh_http_trim(param))))
             return false;
     }
     return true;
 }
 
-static bool extensions_ok(const struct rh_http_head *head)
+/* All offers, in the order of the client's preference; false: one is malformed. */
+static bool choose_deflate(const struct rh_http_head *head, const struct rh_deflate_wish *wish,
+                           struct rh_deflate_terms *ret_terms)
 {
     struct rh_span rest, item;
 
+    *ret_terms = (struct rh_deflate_terms){0};
     for (unsigned i = 0; i < head->header_count; i++) {
         if (!rh_http_same(head->headers[i].name, "sec-websocket-extensions"))
             continue;
@@ -134,6 +123,8 @@ static bool extensions_ok(const struct rh_http_head *head)
         while (rh_http_list_next(&rest, &item)) {
             if (!extension_ok(item))
                 return false;
+            if (wish && !ret_terms->server_bits)
+                rh_deflate_offer(item, wish, ret_terms);
         }
     }
     return true;
@@ -212,7 +203,8 @@ static unsigned check_request(const struct rh_http_head *head, const char **why)
     return 0;
 }
 
-unsigned rh_upgrade_check(const struct rh_http_head *head, struct rh_upgrade *ret_up,
+unsigned rh_upgrade_check(const struct rh_http_head *head,
+                          const struct rh_deflate_wish *wish_or_NULL, struct rh_upgrade *ret_up,
                           const char **ret_why)
 {
     struct rh_upgrade up;
@@ -222,7 +214,7 @@ unsigned rh_upgrade_check(const struct rh_http_head *head, struct rh_upgrade *re
         return status;
     if (!choose_subprotocol(head, &up.subprotocol))
         return refuse(ret_why, 400, "a malformed Sec-WebSocket-Protocol");
-    if (!extensions_ok(head))
+    if (!choose_deflate(head, wish_or_NULL, &up.deflate))
         return refuse(ret_why, 400, "a malformed Sec-WebSocket-Extensions");
     if (!accept_of_key(rh_http_find(head, "sec-websocket-key")->at, up.accept))
         return refuse(ret_why, 500, "no memory for the handshake");
@@ -233,12 +225,18 @@ unsigned rh_upgrade_check(const struct rh_http_head *head, struct rh_upgrade *re
 
 size_t rh_upgrade_response(char *dst, size_t room, const struct rh_upgrade *up)
 {
-    bool named = up->subprotocol.len > 0;
-    int len = snprintf(dst, room,
-                       "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                       "Connection: Upgrade\r\nSec-WebSocket-Accept: %.*s\r\n%s%.*s%s\r\n",
-                       ACCEPT_LEN, up->accept, named ? "Sec-WebSocket-Protocol: " : "",
-                       (int)up->subprotocol.len, up->subprotocol.at, named ? "\r\n" : "");
+    const bool named = up->subprotocol.len > 0, squeezed = up->deflate.server_bits;
+    char deflate[RH_DEFLATE_TEXT] = "";
+    int len;
+
+    if (squeezed)
+        rh_deflate_answer(deflate, &up->deflate);
+    len = snprintf(dst, room,
+                   "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                   "Connection: Upgrade\r\nSec-WebSocket-Accept: %.*s\r\n%s%.*s%s%s%s%s\r\n",
+                   ACCEPT_LEN, up->accept, named ? "Sec-WebSocket-Protocol: " : "",
+                   (int)up->subprotocol.len, up->subprotocol.at, named ? "\r\n" : "",
+                   squeezed ? EXTENSIONS ": " : "", deflate, squeezed ? "\r\n" : "");
 
     return len < 0 || (size_t)len >= room ? 0 : (size_t)len;
 }
@@ -276,7 +274,7 @@ static bool read_origin(struct rh_span origin, struct rh_span *ret_scheme, struc
 {
     unsigned port;
 
-    *ret_scheme = cut(&origin, ':');
+    *ret_scheme = rh_http_cut(&origin, ':');
     port = default_port(*ret_scheme);
     if (!port || origin.len < 3 || memcmp(origin.at, "//", 2) != 0)
         return false;
@@ -319,19 +317,41 @@ bool rh_origin_listed(const struct rh_http_head *head, const char *entry)
 /* ---- the client's end ---------------------------------------------------------------------------- */
 
 size_t rh_upgrade_request(char *dst, size_t room, const char *host, const char *path,
-                          const char key24[24])
+                          const char key24[24], const struct rh_deflate_ask *ask_or_NULL)
 {
-    int len = snprintf(dst, room,
-                       "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
-                       "Connection: Upgrade\r\nSec-WebSocket-Key: %.*s\r\n"
-                       "Sec-WebSocket-Version: 13\r\n\r\n",
-                       path, host, KEY_LEN, key24);
+    char deflate[RH_DEFLATE_TEXT] = "";
+    int len;
+
+    if (ask_or_NULL)
+        rh_deflate_ask(deflate, ask_or_NULL);
+    len = snprintf(dst, room,
+                   "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
+                   "Connection: Upgrade\r\nSec-WebSocket-Key: %.*s\r\n"
+                   "Sec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+                   path, host, KEY_LEN, key24, ask_or_NULL ? EXTENSIONS ": " : "", deflate,
+                   ask_or_NULL ? "\r\n" : "");
 
     return len < 0 || (size_t)len >= room ? 0 : (size_t)len;
 }
 
+/* RFC 6455 4.1, point 5, and RFC 7692 5.1: no extension, or the one that was offered, once. */
+static bool answer_extensions(const struct rh_http_head *head, const struct rh_deflate_ask *ask,
+                              struct rh_deflate_terms *ret_terms)
+{
+    const struct rh_span *said = rh_http_find(head, "sec-websocket-extensions");
+
+    if (!said) {
+        if (ask)
+            *ret_terms = (struct rh_deflate_terms){0};
+        return true;
+    }
+    return ask && rh_http_count(head, "sec-websocket-extensions") == 1 && extension_ok(*said) &&
+           rh_deflate_answered(*said, ask, ret_terms);
+}
+
 /* RFC 6455 4.1, "the client MUST validate the server's response", points 2 to 6. */
-int rh_upgrade_answer(const char *buf, size_t len, const char key24[24])
+int rh_upgrade_answer(const char *buf, size_t len, const char key24[24],
+                      const struct rh_deflate_ask *ask_or_NULL, struct rh_deflate_terms *ret_terms)
 {
     struct rh_http_head head;
     const struct rh_span *accept;
@@ -347,11 +367,12 @@ int rh_upgrade_answer(const char *buf, size_t len, const char key24[24])
     if (!rh_http_has_token(&head, "upgrade", "websocket") ||
         !rh_http_has_token(&head, "connection", "upgrade") || !accept ||
         rh_http_count(&head, "sec-websocket-accept") > 1 ||
-        rh_http_count(&head, "sec-websocket-protocol") ||
-        rh_http_count(&head, "sec-websocket-extensions"))
+        rh_http_count(&head, "sec-websocket-protocol"))
         return -1;
     if (!accept_of_key(key24, expected) ||
         !rh_span_eq(*accept, (struct rh_span){expected, ACCEPT_LEN}))
+        return -1;
+    if (!answer_extensions(&head, ask_or_NULL, ret_terms))
         return -1;
     return rc;
 }

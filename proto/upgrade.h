@@ -10,6 +10,7 @@
 #ifndef RH_UPGRADE_H
 #define RH_UPGRADE_H
 
+#include "proto/deflate.h"
 #include "proto/http1.h"
 
 #define RH_UPGRADE_OFFERS_MAX 32 /* subprotocols in one offer */
@@ -19,9 +20,10 @@
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
 
 struct rh_upgrade {
-    char accept[28];            /* Sec-WebSocket-Accept, without a zero */
-    struct rh_span subprotocol; /* chosen; len 0: none is named in the answer. Static text */
-    char trace_id[32];          /* lower-case hex, without a zero; if has_trace */
+    char accept[28];                 /* Sec-WebSocket-Accept, without a zero */
+    struct rh_span subprotocol;      /* chosen; len 0: none is named in the answer. Static text */
+    struct rh_deflate_terms deflate; /* all zero: messages are plain */
+    char trace_id[32];               /* lower-case hex, without a zero; if has_trace */
     bool has_trace;
 };
 
@@ -35,8 +37,11 @@ struct rh_upgrade {
  *        extensions
  *   500  libcrypto had no memory
  * Of subprotocols "ringhub.v1" is chosen where it is offered, else none. Extensions are checked for
- * their syntax (RFC 6455 9.1) and none is accepted. */
-unsigned rh_upgrade_check(const struct rh_http_head *head, struct rh_upgrade *ret_up,
+ * their syntax (RFC 6455 9.1), whatever they are. With a wish, the first permessage-deflate among
+ * them that can be accepted is (RFC 7692 5.1); without one, or where there is none, the handshake goes
+ * on without. */
+unsigned rh_upgrade_check(const struct rh_http_head *head,
+                          const struct rh_deflate_wish *wish_or_NULL, struct rh_upgrade *ret_up,
                           const char **ret_why);
 
 /* Writes the 101; returns its bytes, or 0 if `room` is not larger than that. */
@@ -56,14 +61,16 @@ bool rh_origin_same(const struct rh_http_head *head);
  * regard to case and with default ports filled in. */
 bool rh_origin_listed(const struct rh_http_head *head, const char *entry);
 
-/* Client: writes the request, which offers neither subprotocols nor extensions. Returns its bytes,
- * or 0 if `room` is not larger than that. */
+/* Client: writes the request, which offers no subprotocols and, with an ask, permessage-deflate.
+ * Returns its bytes, or 0 if `room` is not larger than that. */
 size_t rh_upgrade_request(char *dst, size_t room, const char *host, const char *path,
-                          const char key24[24]);
+                          const char key24[24], const struct rh_deflate_ask *ask_or_NULL);
 
 /* Client: looks for the answer's whole head. Returns its length if it is a 101 that fits the request,
  * 0 for "need more", -(status) if it is another answer, -1 if it is malformed, over 16 KiB, or
- * accepts what was not offered. */
-int rh_upgrade_answer(const char *buf, size_t len, const char key24[24]);
+ * accepts what was not offered (RFC 7692 5.1, too). *ret_terms (NULL where nothing was asked for)
+ * are all zero where the server is without permessage-deflate. */
+int rh_upgrade_answer(const char *buf, size_t len, const char key24[24],
+                      const struct rh_deflate_ask *ask_or_NULL, struct rh_deflate_terms *ret_terms);
 
 #endif

@@ -148,7 +148,7 @@ static size_t upgrade(struct rh_shard *sh, struct rh_conn *c, bool echo, const u
     struct rh_upgrade up;
     const char *why = "";
     size_t taken = 0;
-    unsigned status = rh_upgrade_check(&sh->head, &up, &why);
+    unsigned status = rh_upgrade_check(&sh->head, NULL, &up, &why);
 
     if (!status)
         status = rh_admit_upgrade(sh, c, &sh->head, &why);

@@ -125,7 +125,7 @@ static void check_upgrade(const struct rh_http_head *head)
 {
     struct rh_upgrade up;
     const char *why = NULL;
-    unsigned status = rh_upgrade_check(head, &up, &why);
+    unsigned status = rh_upgrade_check(head, NULL, &up, &why);
     char answer[512];
     size_t len;
 
@@ -136,8 +136,8 @@ static void check_upgrade(const struct rh_http_head *head)
     }
     up.subprotocol.len = 0; /* our client offers none */
     len = rh_upgrade_response(answer, sizeof(answer), &up);
-    rh_assert(rh_upgrade_answer(answer, len, rh_http_find(head, "sec-websocket-key")->at) ==
-              (int)len);
+    rh_assert(rh_upgrade_answer(answer, len, rh_http_find(head, "sec-websocket-key")->at, NULL,
+                                NULL) == (int)len);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
@@ -161,7 +161,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         check_query(head.query);
         check_upgrade(&head);
     }
-    rh_upgrade_answer(wire, len - 1, "dGhlIHNhbXBsZSBub25jZQ==");
+    rh_upgrade_answer(wire, len - 1, "dGhlIHNhbXBsZSBub25jZQ==", NULL, NULL);
     check_query((struct rh_span){wire, (uint32_t)len - 1});
     free(wire);
     return 0;

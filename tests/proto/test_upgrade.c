@@ -32,7 +32,7 @@ static void expect_status(const char *fields, unsigned want, const char *want_wh
     struct rh_http_head head = parsed(fields);
     struct rh_upgrade up;
     const char *why = "fine";
-    unsigned got = rh_upgrade_check(&head, &up, &why);
+    unsigned got = rh_upgrade_check(&head, NULL, &up, &why);
 
     if (got != want || strcmp(why, want_why) != 0)
         RH_FAIL("%s\n  gives  %u %s\n  wanted %u %s", fields, got, why, want, want_why);
@@ -48,7 +48,7 @@ static struct rh_upgrade accepted(const char *more)
 
     snprintf(fields, sizeof(fields), WHOLE "%s", more);
     head = parsed(fields);
-    status = rh_upgrade_check(&head, &up, &why);
+    status = rh_upgrade_check(&head, NULL, &up, &why);
     if (status)
         RH_FAIL("%s\n  gives %u %s", more, status, why);
     return up;
@@ -202,6 +202,65 @@ RH_TEST(upgrade, extensions_are_checked_for_their_syntax_only)
 
 #define TRACE  "4bf92f3577b34da6a3ce929d0e0e4736"
 #define PARENT "00f067aa0ba902b7"
+
+/* What the 101 says of extensions with that wish; "" for nothing. */
+static const char *deflate_said(const char *more, const struct rh_deflate_wish *wish)
+{
+    static char said[RH_DEFLATE_TEXT];
+    char fields[8192], response[1024], *at;
+    struct rh_http_head head;
+    struct rh_upgrade up;
+    const char *why = "";
+    size_t len;
+
+    snprintf(fields, sizeof(fields), WHOLE "%s", more);
+    head = parsed(fields);
+    if (rh_upgrade_check(&head, wish, &up, &why))
+        return why;
+    len = rh_upgrade_response(response, sizeof(response), &up);
+    RH_OK_IF(len && strcmp(response + len - 4, "\r\n\r\n") == 0);
+    at = strstr(response, "Sec-WebSocket-Extensions: ");
+    RH_OK_IF(!at == !up.deflate.server_bits);
+    snprintf(said, sizeof(said), "%s", at ? at + strlen("Sec-WebSocket-Extensions: ") : "");
+    said[strcspn(said, "\r")] = 0;
+    return said;
+}
+
+RH_TEST(upgrade, the_first_deflate_that_can_be_accepted_is)
+{
+#define EXT "Sec-WebSocket-Extensions: "
+#define PMD "permessage-deflate"
+    static const struct rh_deflate_wish wish = {.takeover = true, .bits = 15};
+    static const char malformed[] = "a malformed Sec-WebSocket-Extensions";
+    static const struct {
+        const char *fields, *said;
+    } cases[] = {
+        {"", ""},
+        {EXT "foo, bar; x=1\r\n", ""},
+        {EXT PMD "\r\n", PMD},
+        {"sec-websocket-extensions: foo, " PMD "; client_no_context_takeover, bar\r\n",
+         PMD "; client_no_context_takeover"},
+        {EXT PMD "; server_max_window_bits=10, " PMD "\r\n", PMD "; server_max_window_bits=10"},
+        {EXT PMD "; server_max_window_bits=16, " PMD "\r\n", PMD},
+        {EXT PMD "; x, " PMD "; server_no_context_takeover=1\r\n" EXT PMD
+                 "; server_max_window_bits=\"9\"\r\n" EXT PMD "\r\n",
+         PMD "; server_max_window_bits=9"},
+        {EXT PMD "; x\r\n", ""},
+        {EXT PMD "\r\n" EXT PMD "; =\r\n", malformed},
+        {EXT PMD ",\r\n", malformed},
+        {EXT PMD ";\r\n", malformed},
+        {EXT PMD "; server_no_context_takeover=\"\"\r\n", malformed},
+    };
+
+    for (size_t i = 0; i < RH_COUNT(cases); i++) {
+        RH_EQ_STR(deflate_said(cases[i].fields, &wish), cases[i].said);
+        RH_EQ_STR(deflate_said(cases[i].fields, NULL), cases[i].said == malformed ? malformed : "");
+    }
+    RH_EQ_STR(
+        deflate_said(EXT PMD "; client_max_window_bits\r\n", &(struct rh_deflate_wish){.bits = 12}),
+        PMD "; server_no_context_takeover; client_no_context_takeover; "
+            "server_max_window_bits=12; client_max_window_bits=12");
+}
 
 RH_TEST(upgrade, a_sound_traceparent_gives_its_trace_id)
 {
@@ -365,24 +424,62 @@ RH_TEST(upgrade, origin_is_judged_against_the_authority_that_counts)
 RH_TEST(upgrade, client_and_server_shake_hands)
 {
     char request[512], response[512];
-    size_t len = rh_upgrade_request(request, sizeof(request), "h:1", "/echo?x=y", KEY);
+    size_t len = rh_upgrade_request(request, sizeof(request), "h:1", "/echo?x=y", KEY, NULL);
     struct rh_http_head head;
     struct rh_upgrade up;
     const char *why;
 
     RH_OK_IF(len > 0);
     RH_EQ_INT(rh_http_parse(request, len, 1024, NULL, &head, &why), (int)len);
-    RH_EQ_U64(rh_upgrade_check(&head, &up, &why), 0);
-    RH_EQ_U64(rh_upgrade_request(request, len, "h:1", "/echo?x=y", KEY), 0);
+    RH_EQ_U64(rh_upgrade_check(&head, NULL, &up, &why), 0);
+    RH_EQ_U64(rh_upgrade_request(request, len, "h:1", "/echo?x=y", KEY, NULL), 0);
     len = rh_upgrade_response(response, sizeof(response), &up);
     for (size_t cut = 0; cut <= len; cut++) {
         const char *at = (const char *)rh_guard(response, cut);
 
-        RH_EQ_INT(rh_upgrade_answer(at, cut, KEY), cut < len ? 0 : (int)len);
+        RH_EQ_INT(rh_upgrade_answer(at, cut, KEY, NULL, NULL), cut < len ? 0 : (int)len);
     }
     memcpy(response + len, "\x81\x00", 2);
-    RH_EQ_INT(rh_upgrade_answer(response, len + 2, KEY), (int)len);
-    RH_EQ_INT(rh_upgrade_answer(response, len, "AAAAAAAAAAAAAAAAAAAAAA=="), -1);
+    RH_EQ_INT(rh_upgrade_answer(response, len + 2, KEY, NULL, NULL), (int)len);
+    RH_EQ_INT(rh_upgrade_answer(response, len, "AAAAAAAAAAAAAAAAAAAAAA==", NULL, NULL), -1);
+}
+
+/* Goal    both our ends agree on the same terms of permessage-deflate, whatever each wants.
+ * Method  all asks against all wishes; the answer is cut at every byte for the first of them. */
+RH_TEST(upgrade, client_and_server_agree_on_the_same_terms)
+{
+    for (unsigned how = 0; how < 2 * 2 * 9 * 10 * 2 * 7; how++) {
+        const struct rh_deflate_ask ask = {
+            .server_forgets = how & 1,
+            .client_forgets = how & 2,
+            .server_bits = (uint8_t[]){0, 8, 9, 10, 11, 12, 13, 14, 15}[how / 4 % 9],
+            .client_bits = (uint8_t[]){0, 1, 8, 9, 10, 11, 12, 13, 14, 15}[how / 36 % 10]};
+        const struct rh_deflate_wish wish = {.takeover = how / 360 % 2,
+                                             .bits = (uint8_t)(9 + how / 720)};
+        char request[1024], response[1024];
+        struct rh_deflate_terms terms;
+        struct rh_http_head head;
+        struct rh_upgrade up;
+        const char *why;
+        size_t len = rh_upgrade_request(request, sizeof(request), "h", "/", KEY, &ask);
+
+        RH_OK_IF(rh_http_parse(request, len, sizeof(request), NULL, &head, &why) == (int)len);
+        RH_OK_IF(rh_upgrade_check(&head, &wish, &up, &why) == 0 && up.deflate.server_bits);
+        len = rh_upgrade_response(response, sizeof(response), &up);
+        for (size_t cut = how ? len : 0; cut < len; cut++)
+            RH_OK_IF(rh_upgrade_answer(response, cut, KEY, &ask, &terms) == 0);
+        memset(&terms, 0xff, sizeof(terms));
+        RH_OK_IF(rh_upgrade_answer(response, len, KEY, &ask, &terms) == (int)len);
+        RH_EQ_INT(terms.server_bits, up.deflate.server_bits);
+        RH_EQ_INT(terms.client_bits, up.deflate.client_bits);
+        RH_OK_IF(terms.server_keeps == up.deflate.server_keeps);
+        RH_OK_IF(terms.client_keeps == up.deflate.client_keeps);
+        RH_OK_IF(rh_upgrade_answer(response, len, KEY, NULL, NULL) == -1);
+        RH_OK_IF(rh_upgrade_check(&head, NULL, &up, &why) == 0);
+        len = rh_upgrade_response(response, sizeof(response), &up);
+        RH_OK_IF(rh_upgrade_answer(response, len, KEY, &ask, &terms) == (int)len);
+        RH_OK_IF(!terms.server_bits && !terms.client_bits);
+    }
 }
 
 RH_TEST(upgrade, answers_that_the_client_refuses)
@@ -406,9 +503,32 @@ RH_TEST(upgrade, answers_that_the_client_refuses)
         {OK101 UPGRADE "A\r\n\r\n", -1},
         {"garbage\r\n\r\n", -1},
     };
+    static const char *const bad_deflate[] = {
+        PMD "; server_max_window_bits=12", /* the one that fits */
+        PMD,
+        PMD "; server_max_window_bits=13",
+        PMD "; server_max_window_bits=12; client_max_window_bits=12",
+        PMD "; server_max_window_bits=12; x",
+        PMD "; server_max_window_bits=12;",
+        PMD "; server_max_window_bits=12, x",
+        PMD "; server_max_window_bits=12, " PMD "; server_max_window_bits=12",
+        PMD "; server_max_window_bits=12\r\n" EXT PMD "; server_max_window_bits=12",
+        "x",
+        "",
+    };
 
     for (size_t i = 0; i < RH_COUNT(bad); i++)
-        RH_EQ_INT(rh_upgrade_answer(bad[i].wire, strlen(bad[i].wire), KEY), bad[i].answer);
-    RH_EQ_INT(rh_upgrade_answer(OK101 UPGRADE TOLD "\r\n", strlen(OK101 UPGRADE TOLD "\r\n"), KEY),
+        RH_EQ_INT(rh_upgrade_answer(bad[i].wire, strlen(bad[i].wire), KEY, NULL, NULL),
+                  bad[i].answer);
+    for (size_t i = 0; i < RH_COUNT(bad_deflate); i++) {
+        static const struct rh_deflate_ask ask = {.server_bits = 12};
+        struct rh_deflate_terms terms;
+        char wire[1024];
+        int len = snprintf(wire, sizeof(wire), OK101 UPGRADE TOLD EXT "%s\r\n\r\n", bad_deflate[i]);
+
+        RH_EQ_INT(rh_upgrade_answer(wire, (size_t)len, KEY, &ask, &terms), i ? -1 : len);
+    }
+    RH_EQ_INT(rh_upgrade_answer(OK101 UPGRADE TOLD "\r\n", strlen(OK101 UPGRADE TOLD "\r\n"), KEY,
+                                NULL, NULL),
               (int)strlen(OK101 UPGRADE TOLD "\r\n"));
 }

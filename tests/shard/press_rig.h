@@ -383,7 +383,7 @@ static inline size_t take_one(struct client *c, uint8_t *at, size_t len)
     uint8_t behind;
 
     if (!c->status) {
-        int rc = rh_upgrade_answer((const char *)at, len, key24);
+        int rc = rh_upgrade_answer((const char *)at, len, key24, NULL, NULL);
 
         c->status = rc > 0 ? 101 : (unsigned)-rc;
         return rc > 0 ? (size_t)rc : rc < 0 ? len : 0;
@@ -506,7 +506,7 @@ static inline struct client *dial(const char *name, unsigned at, const char *mor
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     RH_EQ_INT(connect(c->fd, (struct sockaddr *)&to, sizeof(to)), 0);
     snprintf(path, sizeof(path), "/ws?user_id=%s&%s", name, more);
-    len = rh_upgrade_request(request, sizeof(request), "127.0.0.1", path, key24);
+    len = rh_upgrade_request(request, sizeof(request), "127.0.0.1", path, key24, NULL);
     RH_OK_IF(len);
     append_out(c, request, len);
     return c;

@@ -150,7 +150,7 @@ static void hear(struct sim_link *link, const struct rh_ws_event *ev)
 
 static size_t hear_handshake(struct sim_link *link)
 {
-    int used = rh_upgrade_answer((const char *)link->in, link->in_len, SIM_KEY);
+    int used = rh_upgrade_answer((const char *)link->in, link->in_len, SIM_KEY, NULL, NULL);
 
     if (used == 0)
         return 0;
@@ -342,7 +342,7 @@ void sim_actor_connect(struct sim_actor *a, bool resume)
         return;
     }
     sim_trace("link %u: actor %u connects %s", link->number, a->role.id, path);
-    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY);
+    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY, NULL);
     rh_assert(len);
     sim_wire_put(&link->wire, head, len);
     step_link(link);

@@ -236,7 +236,7 @@ static void hear(struct sim_client *c, const struct rh_ws_event *ev)
 
 static size_t hear_handshake(struct sim_client *c)
 {
-    int used = rh_upgrade_answer((const char *)c->in, c->in_len, SIM_KEY);
+    int used = rh_upgrade_answer((const char *)c->in, c->in_len, SIM_KEY, NULL, NULL);
 
     if (used == 0)
         return 0;
@@ -317,7 +317,7 @@ static void connect_now(struct sim_client *c)
         return;
     }
     c->state = SHAKING;
-    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY);
+    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY, NULL);
     sim_trace("client %u: connects as u%u", c->id, c->plan.user);
     sim_wire_put(&c->wire, head, c->plan.mute ? sim_below(len) : len);
 }

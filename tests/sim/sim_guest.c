@@ -124,7 +124,7 @@ static size_t hear_response(struct sim_guest *g)
 
 static size_t hear_handshake(struct sim_guest *g)
 {
-    int used = rh_upgrade_answer((const char *)g->in, g->in_len, SIM_KEY);
+    int used = rh_upgrade_answer((const char *)g->in, g->in_len, SIM_KEY, NULL, NULL);
 
     SIM_CHECK(used >= 0 || used == -503, "guest %u: refused with %d", g->id, -used);
     if (used < 0) {
@@ -235,7 +235,7 @@ static void begin(void *arg)
     sim_trace("guest %u: connects for %u %s", g->id, g->count, g->echo ? "echoes" : "requests");
     if (g->echo) {
         sim_wire_put(&g->wire, head,
-                     rh_upgrade_request(head, sizeof(head), "localhost", "/echo", SIM_KEY));
+                     rh_upgrade_request(head, sizeof(head), "localhost", "/echo", SIM_KEY, NULL));
         say_echoes(g);
     } else {
         say_requests(g);

@@ -139,7 +139,8 @@ void load_open_connected(struct load_worker *w, struct load_conn *c, int res)
     c->shake->len = 0;
     make_key(&w->prng, c->shake->key);
     make_path(w, c, path, sizeof(path));
-    len = rh_upgrade_request(request, sizeof(request), w->run->opts->host, path, c->shake->key);
+    len =
+        rh_upgrade_request(request, sizeof(request), w->run->opts->host, path, c->shake->key, NULL);
     rh_assert(len > 0);
     load_conn_set_state(w, c, LOAD_UPGRADING);
     if (!load_conn_put(w, c, request, len))
@@ -164,7 +165,7 @@ size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_
 
     memcpy(h->head + before, at, run);
     h->len += (uint32_t)run;
-    rc = rh_upgrade_answer(h->head, h->len, h->key);
+    rc = rh_upgrade_answer(h->head, h->len, h->key, NULL, NULL);
     if (rc == 0)
         return run;
     if (rc < -1)
