@@ -11,8 +11,17 @@
  *            a call that must not sleep asks for many with a timeout of zero, which takes all that
  *            is there; a call that may sleep asks for one.
  * Waking     One eventfd with one armed read, armed again when its completion is reaped.
+ * Direct     The table is the ring's own: a slot is taken by accept, pass or adopt and is free when
+ *            the kernel has executed its close, all of them in the order in which they were queued.
+ *            What io_uring has no operation for (TCP_INFO), or only one that wakes a kernel thread
+ *            (shutdown: 1.4 times the processor time), is done with an ordinary descriptor that is
+ *            borrowed for the moment.
+ * Tags       Bit 63 marks operations of our own, which reap swallows; bit 62 those of a caller whose
+ *            result is a slot.
  * Traps      liburing 2.3: no helper for buffer rings' memory; struct fields of newer kernels are
- *            reached through `pad`. Fixed ring descriptor: worth a few percent, never required.
+ *            reached through others (uring_int.h), and accepting into any free slot takes
+ *            IORING_FILE_INDEX_ALLOC - 1. Fixed ring descriptor: worth a few percent, never required.
+ *            A chain of links of which all skip their completion may hang (kernels around 6.2).
  * Rejected   Bundles and incremental buffers (kernel bugs in 6.12 to 6.14), zero-copy sends (dearer
  *            on small frames), MSG_RING wake-ups (no faster, no back-pressure).
  */
@@ -23,6 +32,7 @@
 #include <liburing.h>
 #include <linux/tcp.h> /* glibc's own lacks tcpi_bytes_acked */
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -33,7 +43,11 @@
 #include "core/mem.h"
 #include "core/uring_int.h"
 
-#define TAG_WAKE     UINT64_MAX /* never a caller's tag */
+#define TAG_OURS     (UINT64_C(1) << 63)
+#define TAG_SLOT     (UINT64_C(1) << 62)
+#define TAG_WAKE     (TAG_OURS | 1)
+#define TAG_NOW      (TAG_OURS | 2)
+#define TAG_VOID     (TAG_OURS | 3)
 #define BUFFER_GROUP 0
 #define TAKE_ALL     256 /* completions to ask for when not sleeping */
 #define SUBMIT_TRIES 1000
@@ -50,6 +64,7 @@ struct rh_uring {
     uint8_t *buf_mem;
     unsigned buf_count;
     unsigned headroom;
+    bool table; /* what is accepted goes there */
 
     /* Headers of sends that are queued and not submitted yet: the kernel copies them then. */
     struct msghdr *msgs;
@@ -162,6 +177,15 @@ int rh_uring_open_buffers(struct io_uring *ring, struct io_uring_buf_ring **ret_
     return 0;
 }
 
+/* On what it works: a descriptor of the process, or a slot of the table. */
+static void on(struct io_uring_sqe *sqe, int fd)
+{
+    if (!rh_fd_direct(fd))
+        return;
+    sqe->fd = fd & ~RH_FD_DIRECT;
+    sqe->flags |= IOSQE_FIXED_FILE;
+}
+
 static void provide(struct rh_uring *u, unsigned buffer, unsigned offset)
 {
     io_uring_buf_ring_add(u->bufs, buf_start(u, buffer) + u->headroom,
@@ -213,6 +237,10 @@ int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_urin
         goto out;
     u->ring_ready = true;
     u->ring_fixed = io_uring_register_ring_fd(&u->ring) == 1;
+    rc = opts->files ? io_uring_register_files_sparse(&u->ring, opts->files) : 0;
+    if (rc < 0)
+        goto out;
+    u->table = opts->files > 0;
     rc = buffers_create(u);
     if (rc < 0)
         goto out;
@@ -252,10 +280,14 @@ void rh_uring_destroy(struct rh_uring *u)
 void rh_uring_accept(struct rh_uring *u, int listener, struct rh_addr *addr, uint64_t tag)
 {
     struct io_uring_sqe *sqe = take_sqe(u);
+    struct sockaddr *at = (struct sockaddr *)&addr->at;
 
     addr->len = sizeof(addr->at);
-    io_uring_prep_accept(sqe, listener, (struct sockaddr *)&addr->at, &addr->len, SOCK_CLOEXEC);
-    sqe->user_data = tag;
+    if (u->table)
+        io_uring_prep_accept_direct(sqe, listener, at, &addr->len, 0, IORING_FILE_INDEX_ALLOC - 1);
+    else
+        io_uring_prep_accept(sqe, listener, at, &addr->len, SOCK_CLOEXEC);
+    sqe->user_data = u->table ? tag | TAG_SLOT : tag;
 }
 
 void rh_uring_connect(struct rh_uring *u, int fd, const struct rh_addr *addr, uint64_t tag)
@@ -263,6 +295,7 @@ void rh_uring_connect(struct rh_uring *u, int fd, const struct rh_addr *addr, ui
     struct io_uring_sqe *sqe = take_sqe(u);
 
     io_uring_prep_connect(sqe, fd, (const struct sockaddr *)&addr->at, addr->len);
+    on(sqe, fd);
     sqe->user_data = tag;
 }
 
@@ -271,6 +304,7 @@ static void prep_recv(struct io_uring_sqe *sqe, int fd, uint64_t tag)
     io_uring_prep_recv(sqe, fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
+    on(sqe, fd);
     sqe->user_data = tag;
 }
 
@@ -292,11 +326,21 @@ void rh_uring_recv_multi(struct rh_uring *u, int fd, bool waits, uint64_t tag)
         sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
 }
 
+void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_poll_add(sqe, fd, POLLIN);
+    on(sqe, fd);
+    sqe->user_data = tag;
+}
+
 void rh_uring_send(struct rh_uring *u, int fd, const void *bytes, size_t len, uint64_t tag)
 {
     struct io_uring_sqe *sqe = take_sqe(u);
 
     io_uring_prep_send(sqe, fd, bytes, len, MSG_WAITALL | MSG_NOSIGNAL);
+    on(sqe, fd);
     sqe->user_data = tag;
 }
 
@@ -317,6 +361,7 @@ void rh_uring_sendv(struct rh_uring *u, int fd, const struct iovec *iov, unsigne
     memcpy(msg->msg_iov, iov, count * sizeof(*iov));
     u->iovs_used += count;
     io_uring_prep_sendmsg(sqe, fd, msg, MSG_WAITALL | MSG_NOSIGNAL);
+    on(sqe, fd);
     sqe->user_data = tag;
 }
 
@@ -328,33 +373,158 @@ void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
     sqe->user_data = tag;
 }
 
+void rh_uring_cancel_accept(struct rh_uring *u, uint64_t target, uint64_t tag)
+{
+    rh_uring_cancel(u, u->table ? target | TAG_SLOT : target, tag);
+}
+
+/* ---- at once ---- */
+
+/* For an operation that the kernel executes while it is submitted: end_now has its result. NULL: its
+ * completion might not be seen, because the queue of them is full. */
+static struct io_uring_sqe *begin_now(struct rh_uring *u)
+{
+    if (io_uring_sq_ready(&u->ring))
+        submit_now(u);
+    if (io_uring_cq_has_overflow(&u->ring) ||
+        io_uring_cq_ready(&u->ring) == u->ring.cq.ring_entries)
+        return NULL;
+    return take_sqe(u);
+}
+
+/* The completion is not taken out of the queue, only made one that nobody misses. */
+static int end_now(struct rh_uring *u, struct io_uring_sqe *sqe)
+{
+    struct io_uring_cq *cq = &u->ring.cq;
+    unsigned head = *cq->khead, at;
+
+    sqe->user_data = TAG_NOW;
+    submit_now(u);
+    for (at = io_uring_smp_load_acquire(cq->ktail); at != head; at--) {
+        struct io_uring_cqe *cqe = &cq->cqes[(at - 1) & (cq->ring_entries - 1)];
+
+        if (cqe->user_data == TAG_NOW) {
+            cqe->user_data = TAG_VOID;
+            return cqe->res;
+        }
+    }
+    rh_assert(!"an operation that never waits has not completed");
+    return -EIO;
+}
+
+/* An ordinary descriptor of the same socket, for the caller to close; negative: there is none to be
+ * had. */
+static int borrow(struct rh_uring *u, int fd)
+{
+    struct io_uring_sqe *sqe = begin_now(u);
+
+    if (!sqe)
+        return -EAGAIN;
+    io_uring_prep_rw(RH_OP_FIXED_FD_INSTALL, sqe, fd, NULL, 0, 0);
+    on(sqe, fd);
+    return end_now(u, sqe);
+}
+
+static void shutdown_queued(struct rh_uring *u, int fd, int how)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_shutdown(sqe, fd, how);
+    on(sqe, fd);
+    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = TAG_VOID;
+}
+
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
 {
-    shutdown(fd, how);
+    int own = rh_fd_direct(fd) ? borrow(u, fd) : fd;
+
+    if (own < 0) {
+        shutdown_queued(u, fd, how);
+        return;
+    }
+    shutdown(own, how);
+    if (own != fd)
+        close(own);
+}
+
+static struct io_uring_sqe *prep_close(struct rh_uring *u, int fd)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    io_uring_prep_close_direct(sqe, (unsigned)(fd & ~RH_FD_DIRECT));
+    sqe->user_data = TAG_VOID;
+    return sqe;
 }
 
 void rh_uring_close(struct rh_uring *u, int fd)
 {
-    close(fd);
+    if (rh_fd_direct(fd))
+        prep_close(u, fd)->flags |= IOSQE_CQE_SKIP_SUCCESS;
+    else
+        close(fd);
 }
 
 void rh_uring_abort(struct rh_uring *u, int fd)
 {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    static const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    struct io_uring_sqe *sqe;
 
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-    close(fd);
+    if (!rh_fd_direct(fd)) {
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        close(fd);
+        return;
+    }
+    if (io_uring_sq_space_left(&u->ring) < 2)
+        submit_now(u); /* a chain is submitted in one go */
+    sqe = take_sqe(u);
+    rh_uring_prep_setsockopt(sqe, fd & ~RH_FD_DIRECT, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK | IOSQE_CQE_SKIP_SUCCESS;
+    sqe->user_data = TAG_VOID;
+    prep_close(u, fd); /* whatever became of the option */
 }
 
 uint64_t rh_uring_acked(struct rh_uring *u, int fd)
 {
+    int own = rh_fd_direct(fd) ? borrow(u, fd) : fd;
+    uint64_t acked = RH_ACKED_UNKNOWN;
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
     memset(&info, 0, sizeof(info));
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
-        return 0;
-    return info.tcpi_bytes_acked;
+    if (own >= 0 && getsockopt(own, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        acked = info.tcpi_bytes_acked;
+    if (own >= 0 && own != fd)
+        close(own);
+    return acked;
+}
+
+/* ---- direct descriptors ---- */
+
+void rh_uring_pass(struct rh_uring *u, int fd, const struct rh_uring *to, uint64_t tag)
+{
+    struct io_uring_sqe *sqe = take_sqe(u);
+
+    rh_assert(rh_fd_direct(fd) && to != u);
+    rh_uring_prep_pass(sqe, fd & ~RH_FD_DIRECT, &to->ring);
+    sqe->user_data = tag | TAG_SLOT;
+}
+
+int rh_uring_adopt(struct rh_uring *u, int fd, int *ret_fd)
+{
+    struct io_uring_sqe *sqe = begin_now(u);
+    int slot = fd; /* the kernel reads the one here and writes the other */
+    int rc;
+
+    if (!sqe)
+        return RH_EFULL;
+    io_uring_prep_files_update(sqe, &slot, 1, (int)IORING_FILE_INDEX_ALLOC);
+    rc = end_now(u, sqe);
+    if (rc != 1)
+        return rc == -ENFILE ? RH_EFULL : RH_EIO;
+    close(fd);
+    *ret_fd = slot | RH_FD_DIRECT;
+    return RH_OK;
 }
 
 /* ---- a pass ---- */
@@ -376,8 +546,10 @@ int rh_uring_enter(struct rh_uring *u, uint64_t wait_ns)
 
 static void translate(struct rh_uring *u, const struct io_uring_cqe *from, struct rh_cqe *dst)
 {
-    dst->tag = from->user_data;
+    dst->tag = from->user_data & ~TAG_SLOT;
     dst->res = from->res;
+    if ((from->user_data & TAG_SLOT) && from->res >= 0)
+        dst->res |= RH_FD_DIRECT;
     dst->flags = from->flags & IORING_CQE_F_MORE ? RH_CQE_MORE : 0;
     dst->buffer = 0;
     if (from->flags & IORING_CQE_F_BUFFER) {
@@ -400,10 +572,11 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
         if (count == max)
             break;
         seen++;
-        if (cqe->user_data == TAG_WAKE)
-            woken = true;
-        else
-            translate(u, cqe, &dst[count++]);
+        if (cqe->user_data & TAG_OURS) {
+            woken |= cqe->user_data == TAG_WAKE;
+            continue;
+        }
+        translate(u, cqe, &dst[count++]);
     }
     io_uring_cq_advance(&u->ring, seen);
     if (woken)

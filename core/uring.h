@@ -10,7 +10,9 @@
  * Descriptors are numbers that only this seam looks behind: file descriptors of the process, or direct
  *            ones (RH_FD_DIRECT), which are slots in a table of their ring's. RLIMIT_NOFILE bounds
  *            each table, but not all of them together; another ring cannot use them before
- *            rh_uring_pass.
+ *            rh_uring_pass. The table is bound when it is full: accepting then costs the client its
+ *            connection, so stop before.
+ * Tags       are below 1 << 62.
  * Errors     queueing cannot fail: a full submission queue is submitted on the way. Failures of an
  *            operation arrive as a negative errno in its completion.
  * Replaced   by another implementation in tests/sim, at link time.
@@ -37,6 +39,7 @@ struct rh_uring_opts {
 };
 
 #define RH_FD_DIRECT    (1 << 30)
+#define RH_FILES_MAX    (1 << 20)
 #define RH_URING_BUFFER 2048 /* bytes a provided buffer has, its headroom included */
 #define RH_URING_IOV    1024 /* pieces one send may have (UIO_MAXIOV) */
 
@@ -58,6 +61,11 @@ struct rh_addr {
     socklen_t len;
 };
 
+static inline bool rh_fd_direct(int fd)
+{
+    return fd >= RH_FD_DIRECT;
+}
+
 /* ---- life ---------------------------------------------------------------------------------- */
 
 /* On the thread that will drive it. RH_EIO, RH_ENOMEM, RH_EUNSUPPORTED: `fault` tells why. */
@@ -69,10 +77,13 @@ void rh_uring_destroy(struct rh_uring *u); /* accepts NULL; operations in flight
  * (about 0.2 ms). RH_EUNSUPPORTED or RH_ENOMEM: `fault` says what stands in the way and what to do.
  * Any thread. */
 int rh_uring_selftest(struct rh_fault *fault);
+/* The same for direct descriptors and all that is done with them. */
+int rh_uring_selftest_direct(struct rh_fault *fault);
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-/* One connection: res is its descriptor. `addr` must live until then. */
+/* One connection: res is its descriptor, a direct one if the ring has a table. `addr` must live until
+ * then. */
 void rh_uring_accept(struct rh_uring *u, int listener, struct rh_addr *addr, uint64_t tag);
 void rh_uring_connect(struct rh_uring *u, int fd, const struct rh_addr *addr, uint64_t tag);
 
@@ -91,26 +102,35 @@ void rh_uring_sendv(struct rh_uring *u, int fd, const struct iovec *iov, unsigne
 /* Ends the operation with the tag `target` (it completes with -ECANCELED, if it was not done); the
  * cancellation's own completion carries `tag`. */
 void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag);
+void rh_uring_cancel_accept(struct rh_uring *u, uint64_t target, uint64_t tag); /* of an accept */
 
 /* At once, no completion. Shutting both ways ends a receive and a send that are under way; a
- * multishot receive with unread data may miss it: cancel it if it does not end. */
+ * multishot receive with unread data may miss it: cancel it if it does not end. Direct descriptors
+ * are closed with what was queued before, in order. */
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how);
 void rh_uring_close(struct rh_uring *u, int fd);
 /* The connection ends with a reset, and nothing lingers in the kernel. */
 void rh_uring_abort(struct rh_uring *u, int fd);
-/* Bytes that the peer's kernel has acknowledged so far: tells "slow" from "takes nothing". */
+/* Bytes that the peer's kernel has acknowledged so far: tells "slow" from "takes nothing". It can
+ * be unknown: when a direct descriptor would need an ordinary one for that and there is none. */
+#define RH_ACKED_UNKNOWN UINT64_MAX
 uint64_t rh_uring_acked(struct rh_uring *u, int fd);
 
-/* Direct descriptors: moves one to the ring `to`, which another thread drives and which must outlive
- * this operation. res is its descriptor there, or -ENFILE (that table is full) and the like; ours
+/* Once: res > 0 when there is something to receive, an end of stream or an error included. Costs the
+ * kernel a third of an armed receive's memory. */
+void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag);
+
+/* ---- direct descriptors -------------------------------------------------------------------- */
+
+/* Copies one to the table of another thread's ring, which must outlive the operation. res is its
+ * descriptor there, or -ENFILE (that table is full) and the like; nobody is told over there, and several may run in any order. Ours
  * stays open, and is to be closed in any case. */
 void rh_uring_pass(struct rh_uring *u, int fd, const struct rh_uring *to, uint64_t tag);
-/* Makes a direct descriptor of an ordinary one, which is closed by that. RH_EFULL: the table is full,
- * fd is still the caller's. */
+
+/* Makes a direct descriptor of an ordinary one, which is closed by that. RH_EFULL: the table is full
+ * (slots are free again once their close was submitted), or completions have to be reaped first;
+ * RH_EIO; `fd` is still the caller's. Costs a system call, which submits what is queued. */
 int rh_uring_adopt(struct rh_uring *u, int fd, int *ret_fd);
-/* Once: res > 0 when there is something to receive, an end of stream included. Costs the kernel a third
- * of an armed receive's memory. */
-void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag);
 
 /* ---- a pass -------------------------------------------------------------------------------- */
 

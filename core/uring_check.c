@@ -254,3 +254,129 @@ int rh_uring_selftest(struct rh_fault *fault)
         close(c.event);
     return rc < 0 ? rh_uring_fault(fault, rc, NULL) : RH_OK;
 }
+
+/* ---- direct descriptors ---- */
+
+#define CHECK_TABLE 2
+
+/* What is done with them beyond what every operation can; `what` names the one that failed. */
+struct check_direct {
+    struct check c;
+    struct io_uring other;
+    int slot;
+    const char *what;
+};
+
+/* The result of the operation in `sqe`. */
+static int run(struct check *c, struct io_uring_sqe *sqe)
+{
+    unsigned flags;
+    int res = 0;
+    int rc;
+
+    sqe->user_data = 5;
+    rc = wait_for(c, 5, &res, &flags);
+    return rc < 0 ? rc : res;
+}
+
+static int check_table(struct check_direct *d)
+{
+    struct io_uring_sqe *sqe;
+    int rc;
+
+    d->what = "have a table of descriptors";
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, d->c.pair) < 0)
+        return -errno;
+    rc = io_uring_register_files_sparse(&d->c.ring, CHECK_TABLE);
+    if (rc == 0)
+        rc = io_uring_register_files_sparse(&d->other, CHECK_TABLE);
+    if (rc < 0)
+        return rc;
+    d->what = "take a descriptor into any free slot";
+    d->slot = d->c.pair[0];
+    sqe = io_uring_get_sqe(&d->c.ring);
+    io_uring_prep_files_update(sqe, &d->slot, 1, (int)IORING_FILE_INDEX_ALLOC);
+    rc = run(&d->c, sqe);
+    return rc < 0 ? rc : rc == 1 && d->slot >= 0 && d->slot < CHECK_TABLE ? 0 : -EINVAL;
+}
+
+static int check_pass(struct check_direct *d)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&d->c.ring);
+    int rc;
+
+    d->what = "pass a descriptor to another thread's ring";
+    rh_uring_prep_pass(sqe, d->slot, &d->other);
+    rc = run(&d->c, sqe);
+    return rc < 0 ? rc : rc < CHECK_TABLE ? 0 : -EINVAL;
+}
+
+static int check_setsockopt(struct check_direct *d)
+{
+    static const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&d->c.ring);
+
+    d->what = "set options of sockets";
+    rh_uring_prep_setsockopt(sqe, d->slot, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    sqe->flags |= IOSQE_FIXED_FILE;
+    return run(&d->c, sqe);
+}
+
+static int check_install(struct check_direct *d)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&d->c.ring);
+    int rc;
+
+    d->what = "make an ordinary descriptor of a direct one";
+    io_uring_prep_rw(RH_OP_FIXED_FD_INSTALL, sqe, d->slot, NULL, 0, 0);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    rc = run(&d->c, sqe);
+    if (rc >= 0)
+        close(rc);
+    return rc < 0 ? rc : 0;
+}
+
+static int check_direct(struct check_direct *d)
+{
+    int rc = check_table(d);
+
+    if (rc == 0)
+        rc = check_pass(d);
+    if (rc == 0)
+        rc = check_setsockopt(d);
+    if (rc == 0)
+        rc = check_install(d);
+    return rc;
+}
+
+static int fault_direct(struct rh_fault *fault, const char *what, int err)
+{
+    struct utsname host;
+
+    if (err == -EMFILE || err == -ENFILE || err == -ENOMEM)
+        return rh_uring_fault(fault, err, NULL);
+    uname(&host);
+    return rh_fault_set(fault, RH_EUNSUPPORTED,
+                        "direct descriptors: this kernel's io_uring (Linux %s) cannot %s (%s): 6.8 "
+                        "or newer is needed, or io.descriptors: ordinary",
+                        host.release, what, strerror(-err));
+}
+
+int rh_uring_selftest_direct(struct rh_fault *fault)
+{
+    struct check_direct d = {.c.pair = {-1, -1}, .what = ""};
+    int rc = rh_uring_open_ring(&d.c.ring, 8, 16);
+
+    if (rc < 0)
+        return rh_uring_fault(fault, rc, NULL);
+    rc = rh_uring_open_ring(&d.other, 8, 16);
+    if (rc == 0) {
+        rc = check_direct(&d);
+        io_uring_queue_exit(&d.other);
+    }
+    io_uring_queue_exit(&d.c.ring);
+    for (int i = 0; i < 2; i++)
+        if (d.c.pair[i] >= 0)
+            close(d.c.pair[i]);
+    return rc < 0 ? fault_direct(fault, d.what, rc) : RH_OK;
+}

@@ -6,6 +6,30 @@
 
 #include "core/uring.h"
 
+/* What newer kernels have and liburing 2.3 does not name. */
+enum { RH_OP_FIXED_FD_INSTALL = 54, RH_SOCKET_SETSOCKOPT = 3 };
+
+/* A socket option as an operation (6.7): `value` lives until it is submitted and executed. */
+static inline void rh_uring_prep_setsockopt(struct io_uring_sqe *sqe, int fd, int level, int option,
+                                            const void *value, unsigned len)
+{
+    io_uring_prep_rw(IORING_OP_URING_CMD, sqe, fd, NULL, 0, 0);
+    sqe->cmd_op = RH_SOCKET_SETSOCKOPT;
+    sqe->addr = (uint64_t)(unsigned)option << 32 | (unsigned)level; /* optname, level */
+    sqe->file_index = len;                                          /* optlen */
+    sqe->addr3 = (uintptr_t)value;                                  /* optval */
+}
+
+/* A slot of ours to any free one of the table of `to`, which is not told of it. */
+static inline void rh_uring_prep_pass(struct io_uring_sqe *sqe, int slot, const struct io_uring *to)
+{
+    io_uring_prep_rw(IORING_OP_MSG_RING, sqe, to->ring_fd, NULL, 0, 0);
+    sqe->addr = IORING_MSG_SEND_FD;
+    sqe->addr3 = (unsigned)slot;
+    sqe->file_index = IORING_FILE_INDEX_ALLOC;
+    sqe->msg_ring_flags = IORING_MSG_RING_CQE_SKIP;
+}
+
 /* The ring as ringhub uses it; a negative errno on failure. */
 int rh_uring_open_ring(struct io_uring *ring, unsigned sq_entries, unsigned cq_entries);
 

@@ -77,7 +77,7 @@ void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c)
 static bool takes_some(struct rh_shard *sh, struct rh_conn *c)
 {
     uint64_t acked = rh_uring_acked(sh->uring, c->fd);
-    bool grown = acked != c->acked;
+    bool grown = acked == RH_ACKED_UNKNOWN || acked != c->acked;
 
     c->acked = acked;
     c->look_ms = sh->now_ms;

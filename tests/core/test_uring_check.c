@@ -327,6 +327,62 @@ RH_TEST(uring_check, the_self_test_needs_no_privileges)
         RH_FAIL("%s", fault.text);
 }
 
+/* ---- direct descriptors ---- */
+
+RH_TEST(uring_check, direct_descriptors_work_here_and_the_test_leaves_nothing)
+{
+    unsigned before = descriptors();
+    struct rh_fault fault = {""};
+
+    for (unsigned i = 0; i < 20; i++)
+        if (rh_uring_selftest_direct(&fault) != RH_OK)
+            RH_FAIL("%s", fault.text);
+    RH_EQ_STR(fault.text, "");
+    RH_EQ_INT(descriptors(), before);
+}
+
+RH_TEST(uring_check, a_kernel_without_direct_descriptors_is_explained)
+{
+    unsigned before = descriptors();
+    struct rh_fault fault = {""};
+
+    forbid(SYS_io_uring_register, EINVAL);
+    RH_EQ_INT(rh_uring_selftest_direct(&fault), RH_EUNSUPPORTED);
+    expect_words(&fault, "cannot have a table of descriptors");
+    expect_words(&fault, "6.8 or newer is needed, or io.descriptors: ordinary");
+    RH_EQ_INT(descriptors(), before);
+}
+
+RH_TEST(uring_check, a_lack_of_descriptors_is_no_lack_of_the_kernels)
+{
+    struct rh_fault fault = {""};
+
+    exhaust_descriptors();
+    for (int fd = LAST_DESCRIPTOR; fd > LAST_DESCRIPTOR - 5; fd--) {
+        RH_EQ_INT(rh_uring_selftest_direct(&fault), RH_EIO);
+        expect_words(&fault, "no file descriptor left");
+        close(fd);
+    }
+    RH_EQ_INT(rh_uring_selftest_direct(&fault), RH_OK);
+}
+
+RH_TEST(uring_check, a_table_above_the_limit_of_descriptors_is_refused)
+{
+    struct rh_uring_opts opts = {8, 16, 4, 64, 128};
+    struct rh_fault fault = {""};
+    struct rlimit limit = {100, 100};
+    struct rh_uring *ring = NULL;
+    unsigned before = descriptors();
+
+    RH_EQ_INT(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    RH_EQ_INT(rh_uring_create(&opts, &ring, &fault), RH_EIO);
+    expect_words(&fault, "no file descriptor left");
+    RH_EQ_INT(descriptors(), before);
+    opts.files = 100;
+    RH_EQ_INT(rh_uring_create(&opts, &ring, &fault), RH_OK);
+    rh_uring_destroy(ring);
+}
+
 /* ---- addresses ---- */
 
 RH_TEST(uring_addr, good_texts_are_read_and_printed_the_same)

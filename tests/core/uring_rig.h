@@ -47,15 +47,21 @@ static inline uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static inline void setup(unsigned sq, unsigned cq, unsigned buffers, unsigned headroom)
+static inline void setup_files(unsigned sq, unsigned cq, unsigned buffers, unsigned headroom,
+                               unsigned files)
 {
-    struct rh_uring_opts opts = {sq, cq, buffers, headroom};
+    struct rh_uring_opts opts = {sq, cq, buffers, headroom, files};
     struct rh_fault fault;
 
     if (rh_uring_create(&opts, &u, &fault) < 0)
         RH_FAIL("%s", fault.text);
     RH_EQ_INT(rh_addr_parse("127.0.0.1:0", &listens), RH_OK);
     RH_EQ_INT(rh_sock_listen(&listens, true, &listener, &fault), RH_OK);
+}
+
+static inline void setup(unsigned sq, unsigned cq, unsigned buffers, unsigned headroom)
+{
+    setup_files(sq, cq, buffers, headroom, 0);
 }
 
 static inline void setup_usual(void)
