@@ -11,6 +11,8 @@
  *            a call that must not sleep asks for many with a timeout of zero, which takes all that
  *            is there; a call that may sleep asks for one.
  * Waking     One eventfd with one armed read, armed again when its completion is reaped.
+ * Buffers    The kernel takes provided buffers in turn, so all that it has are touched in time. It
+ *            gets few at first, and as many again each time it had none left.
  * Direct     The table is the ring's own: a slot is taken by accept, pass or adopt and is free when
  *            the kernel has executed its close, all of them in the order in which they were queued.
  *            What io_uring has no operation for (TCP_INFO), or only one that wakes a kernel thread
@@ -43,14 +45,15 @@
 #include "core/mem.h"
 #include "core/uring_int.h"
 
-#define TAG_OURS     (UINT64_C(1) << 63)
-#define TAG_SLOT     (UINT64_C(1) << 62)
-#define TAG_WAKE     (TAG_OURS | 1)
-#define TAG_NOW      (TAG_OURS | 2)
-#define TAG_VOID     (TAG_OURS | 3)
-#define BUFFER_GROUP 0
-#define TAKE_ALL     256 /* completions to ask for when not sleeping */
-#define SUBMIT_TRIES 1000
+#define TAG_OURS      (UINT64_C(1) << 63)
+#define TAG_SLOT      (UINT64_C(1) << 62)
+#define TAG_WAKE      (TAG_OURS | 1)
+#define TAG_NOW       (TAG_OURS | 2)
+#define TAG_VOID      (TAG_OURS | 3)
+#define BUFFER_GROUP  0
+#define BUFFERS_FIRST 256 /* that the kernel gets before it was short of any */
+#define TAKE_ALL      256 /* completions to ask for when not sleeping */
+#define SUBMIT_TRIES  1000
 
 struct rh_uring {
     struct io_uring ring;
@@ -63,6 +66,7 @@ struct rh_uring {
     struct io_uring_buf_ring *bufs;
     uint8_t *buf_mem;
     unsigned buf_count;
+    unsigned buf_given; /* the first ones: the others' memory was never touched */
     unsigned headroom;
     bool table; /* what is accepted goes there */
 
@@ -194,6 +198,16 @@ static void provide(struct rh_uring *u, unsigned buffer, unsigned offset)
     RH_MEM_POISON(buf_start(u, buffer), RH_URING_BUFFER);
 }
 
+static void provide_more(struct rh_uring *u)
+{
+    unsigned count = RH_MIN(RH_MAX(u->buf_given, BUFFERS_FIRST), u->buf_count - u->buf_given);
+
+    for (unsigned i = 0; i < count; i++)
+        provide(u, u->buf_given + i, i);
+    io_uring_buf_ring_advance(u->bufs, (int)count);
+    u->buf_given += count;
+}
+
 static int buffers_create(struct rh_uring *u)
 {
     size_t bytes = (size_t)u->buf_count * RH_URING_BUFFER;
@@ -207,9 +221,8 @@ static int buffers_create(struct rh_uring *u)
     rc = rh_uring_open_buffers(&u->ring, &u->bufs, u->buf_count, BUFFER_GROUP);
     if (rc < 0)
         return rc;
-    for (unsigned i = 0; i < u->buf_count; i++)
-        provide(u, i, i);
-    io_uring_buf_ring_advance(u->bufs, (int)u->buf_count);
+    RH_MEM_POISON(u->buf_mem, bytes);
+    provide_more(u);
     return 0;
 }
 
@@ -563,7 +576,7 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
 {
     struct io_uring_cqe *cqe;
     unsigned head, seen = 0, count = 0;
-    bool woken = false;
+    bool woken = false, starved = false;
 
     if (rh_unlikely(io_uring_cq_has_overflow(&u->ring)))
         u->overflows++;
@@ -576,9 +589,12 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
             woken |= cqe->user_data == TAG_WAKE;
             continue;
         }
+        starved |= cqe->res == -ENOBUFS;
         translate(u, cqe, &dst[count++]);
     }
     io_uring_cq_advance(&u->ring, seen);
+    if (rh_unlikely(starved) && u->buf_given < u->buf_count)
+        provide_more(u);
     if (woken)
         arm_wake(u);
     return count;

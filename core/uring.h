@@ -33,7 +33,9 @@ struct rh_uring;
 struct rh_uring_opts {
     unsigned sq_entries; /* power of two; more operations than that in a pass are submitted early */
     unsigned cq_entries;
-    unsigned buffers;  /* provided buffers for receiving; power of two, at most 32768 */
+    /* Provided buffers for receiving; power of two, at most 32768. Their memory is used only as far
+     * as it was needed: receives may end with -ENOBUFS before all are out. */
+    unsigned buffers;
     unsigned headroom; /* bytes in front of received data that the caller may write to */
     unsigned files; /* slots of the table; what is accepted is direct. 0: no table, ordinary ones */
 };

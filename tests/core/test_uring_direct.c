@@ -573,3 +573,92 @@ RH_TEST(uring_direct, passing_to_a_ring_without_a_table_fails)
     target_end();
     teardown();
 }
+
+/* ---- buffers on demand ---- */
+
+static size_t resident_kib(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    unsigned long all, resident;
+
+    RH_OK_IF(file && fscanf(file, "%lu %lu", &all, &resident) == 2);
+    fclose(file);
+    return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
+}
+
+RH_TEST(uring_direct, buffers_that_were_never_needed_take_no_memory)
+{
+    struct pair p;
+    size_t before;
+
+    setup_files(64, 4096, 32768, 0, SLOTS); /* 64 MiB */
+    p = pair_open();
+    before = resident_kib();
+    rh_uring_recv_multi(u, p.hub, true, 1);
+    for (unsigned i = 0; i < 2000; i++) {
+        client_write(&p, "x", 1);
+        expect_data(await(1), "x");
+    }
+    RH_OK_IF(resident_kib() < before + 4096);
+    client_write(&p, "y", 1);
+    expect_data(await(1), "y");
+    close(p.client);
+    RH_EQ_INT(await(1).res, 0);
+    rh_uring_close(u, p.hub);
+    teardown();
+}
+
+/* Goal    the kernel gets more buffers until it has all of them, and loses none that come back.
+ * Method  one sender, nothing is given back before the receive ends for want of buffers. */
+RH_TEST(uring_direct, want_of_buffers_brings_more_until_there_are_all)
+{
+    enum { BUFFERS = 2048 };
+    static uint16_t held[BUFFERS];
+    static bool seen[BUFFERS];
+    unsigned count = 0, enobufs = 0;
+    uint8_t *bytes = stream_bytes(3, 8 * MIB);
+    size_t wrote = 0, got = 0;
+    struct pair p;
+
+    setup_files(64, 4096, BUFFERS, 0, SLOTS);
+    p = pair_open();
+    rh_uring_recv_multi(u, p.hub, true, 1);
+    while (count < BUFFERS) {
+        ssize_t rc = send(p.client, bytes + wrote, 8 * MIB - wrote, MSG_DONTWAIT | MSG_NOSIGNAL);
+        struct rh_cqe cqe;
+
+        wrote += rc > 0 ? (size_t)rc : 0;
+        cqe = await(1);
+        if (cqe.res > 0) {
+            RH_OK_IF(cqe.buffer < BUFFERS && !seen[cqe.buffer]);
+            seen[cqe.buffer] = true;
+            for (int i = 0; i < cqe.res; i++)
+                RH_OK_IF(rh_uring_buffer(u, cqe.buffer)[i] == byte_at(3, got + (size_t)i));
+            got += (size_t)cqe.res;
+            held[count++] = cqe.buffer;
+        } else {
+            RH_EQ_INT(cqe.res, -ENOBUFS);
+            enobufs++;
+        }
+        if (!(cqe.flags & RH_CQE_MORE))
+            rh_uring_recv_multi(u, p.hub, true, 1);
+    }
+    RH_OK_IF(enobufs >= 3); /* 256, 512, 1024, 2048 */
+    for (unsigned i = 0; i < BUFFERS; i++)
+        rh_uring_give(u, held[i]);
+    while (got < wrote) {
+        struct rh_cqe cqe = await(1);
+
+        if (cqe.res > 0) {
+            got += (size_t)cqe.res;
+            rh_uring_give(u, cqe.buffer);
+        }
+        if (!(cqe.flags & RH_CQE_MORE))
+            rh_uring_recv_multi(u, p.hub, true, 1);
+    }
+    close(p.client);
+    while (await(1).flags & RH_CQE_MORE)
+        ;
+    rh_uring_close(u, p.hub);
+    teardown();
+}

@@ -221,7 +221,13 @@ RH_TEST(uring_pass, a_pass_takes_more_than_256_completions)
         RH_OK_IF(++passes <= 3);
     }
     for (unsigned i = 0; i < N; i++) {
-        expect_data(await(i), "x");
+        struct rh_cqe cqe = await(i);
+
+        if (cqe.res == -ENOBUFS) { /* the first 256 were out: now there are more */
+            rh_uring_recv_once(u, pairs[i].hub, i);
+            cqe = await(i);
+        }
+        expect_data(cqe, "x");
         pair_close(&pairs[i]);
     }
     teardown();
