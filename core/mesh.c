@@ -40,7 +40,7 @@
  *             rules. The producer makes the ring at first use; the consumer learns of it by the
  *             bit. Counters are written by the owner alone (relaxed) and read by anyone.
  * Invariants  (1) Credits: credit_events of link (x, y) == requests from x to y whose reply x has
- *             not popped; `owed` of link (y, x) counts those that y popped and has not answered.
+ *             not popped, and that it may still send (rh_mesh_take); `owed` of link (y, x) counts those that y popped and has not answered.
  *             (2) A link is dirty when it has unpublished cells or a spill.
  * Limits      core/limits.h. N members: N * N links of about 164 KB of addresses each, 2.7 GB for
  *             128, unreserved; memory is used where something happened.
@@ -393,24 +393,48 @@ bool rh_mesh_has_room(const struct rh_mesh *m, unsigned to)
     return below_mark(link_to(m, to));
 }
 
-int rh_mesh_ask(struct rh_mesh *m, unsigned to, struct rh_event *ev, uint32_t bytes)
+int rh_mesh_take(struct rh_mesh *m, unsigned to, uint32_t bytes)
 {
     struct link *link = link_open(m, to);
-    int rc;
 
-    rh_assert(rh_event_is_request(ev->kind));
     if (!has_credit(link, bytes)) {
         count(&m->counts.refused, 1);
         return RH_EFULL;
     }
-    ev->cost = bytes;
-    rc = push_or_spill(m, link, to, ev);
-    rh_assert(rc == RH_OK); /* the spill holds every request that has a credit */
     link->credit_events++;
     link->credit_bytes += bytes;
     count(&m->counts.credit_out, 1);
-    count(&m->counts.asked, 1);
     return RH_OK;
+}
+
+void rh_mesh_give(struct rh_mesh *m, unsigned to, uint32_t bytes)
+{
+    struct link *link = link_to(m, to);
+
+    rh_assert(link->credit_events > 0 && link->credit_bytes >= bytes);
+    link->credit_events--;
+    link->credit_bytes -= bytes;
+    count(&m->counts.credit_out, -(uint64_t)1);
+}
+
+void rh_mesh_ask_taken(struct rh_mesh *m, unsigned to, struct rh_event *ev, uint32_t bytes)
+{
+    int rc;
+
+    rh_assert(rh_event_is_request(ev->kind));
+    ev->cost = bytes;
+    rc = push_or_spill(m, link_to(m, to), to, ev);
+    rh_assert(rc == RH_OK); /* the spill holds every request that has a credit */
+    count(&m->counts.asked, 1);
+}
+
+int rh_mesh_ask(struct rh_mesh *m, unsigned to, struct rh_event *ev, uint32_t bytes)
+{
+    int rc = rh_mesh_take(m, to, bytes);
+
+    if (rc == RH_OK)
+        rh_mesh_ask_taken(m, to, ev, bytes);
+    return rc;
 }
 
 void rh_mesh_reply(struct rh_mesh *m, const struct rh_event *request, struct rh_event *ev)
@@ -488,16 +512,10 @@ static int next_bit(const uint64_t bits[WORDS], unsigned start)
 /* What the mesh itself does with an event before its handler: credits. */
 static void account(struct rh_mesh *m, const struct rh_event *ev)
 {
-    struct link *back = link_of(m->net, m->tid, ev->from);
-
-    if (rh_event_is_request(ev->kind)) {
-        back->owed++;
-    } else if (rh_event_is_reply(ev->kind)) {
-        rh_assert(back->credit_events > 0 && back->credit_bytes >= ev->cost);
-        back->credit_events--;
-        back->credit_bytes -= ev->cost;
-        count(&m->counts.credit_out, -(uint64_t)1);
-    }
+    if (rh_event_is_request(ev->kind))
+        link_to(m, ev->from)->owed++;
+    else if (rh_event_is_reply(ev->kind))
+        rh_mesh_give(m, ev->from, ev->cost);
 }
 
 /* One source's turn: at most `max` events. */

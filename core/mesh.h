@@ -51,6 +51,13 @@ struct rh_mesh *rh_net_member(struct rh_net *net, unsigned tid);
  * mark; nothing moved. */
 int rh_mesh_ask(struct rh_mesh *m, unsigned to, struct rh_event *ev, uint32_t bytes);
 
+/* The same in two steps, for a request that is sent only when something else has succeeded: a credit
+ * is taken now (RH_EFULL), and it is sent with that, which cannot fail, or the credit given back.
+ * Credits that are taken count as unanswered. */
+int rh_mesh_take(struct rh_mesh *m, unsigned to, uint32_t bytes);
+void rh_mesh_ask_taken(struct rh_mesh *m, unsigned to, struct rh_event *ev, uint32_t bytes);
+void rh_mesh_give(struct rh_mesh *m, unsigned to, uint32_t bytes);
+
 /* Would rh_mesh_ask succeed? True stays true until this thread asks or tells again. */
 bool rh_mesh_can_ask(const struct rh_mesh *m, unsigned to, uint32_t bytes);
 

@@ -221,6 +221,55 @@ RH_TEST(mesh, credits_end_by_count_and_replies_return_them)
     rh_net_destroy(net);
 }
 
+RH_TEST(mesh, a_credit_that_was_taken_is_spent_or_given_back)
+{
+    struct rh_event ev = {.kind = RH_EV_SEND, .a = RH_CREDIT_EVENTS - 1};
+
+    setup(2);
+    RH_EQ_INT(rh_mesh_take(member(0), 1, 100), RH_OK);
+    RH_EQ_INT(rh_mesh_take(member(0), 1, 7), RH_OK);
+    RH_OK_IF(!rh_mesh_quiet(member(0)));
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS - 2; i++)
+        RH_EQ_INT(ask(0, 1, i, 1), RH_OK);
+    RH_EQ_INT(ask(0, 1, 0, 1), RH_EFULL);
+    RH_EQ_INT(rh_mesh_take(member(0), 1, 0), RH_EFULL);
+    rh_mesh_give(member(0), 1, 100);
+    RH_EQ_INT(ask(0, 1, RH_CREDIT_EVENTS - 2, 1), RH_OK);
+    rh_mesh_ask_taken(member(0), 1, &ev, 7);
+    carry(0, 1);
+    log_is_in_order(RH_CREDIT_EVENTS);
+    RH_EQ_U64(log_of[RH_CREDIT_EVENTS - 1].cost, 7);
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS; i++)
+        reply(1, &log_of[i], i);
+    carry(1, 0);
+    RH_OK_IF(rh_mesh_quiet(member(0)));
+    rh_net_destroy(net);
+}
+
+/* A full spill has room for every request that has a credit, also when it is spent later. */
+RH_TEST(mesh, a_taken_credit_needs_no_memory_later)
+{
+    unsigned told = 0;
+
+    setup(2);
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS; i++)
+        RH_EQ_INT(rh_mesh_take(member(0), 1, 16), RH_OK);
+    rh_mem_fail_nth(1);
+    while (tell(0, 1, told) == RH_OK)
+        told++;
+    rh_mem_fail_nth(1);
+    for (unsigned i = 0; i < RH_CREDIT_EVENTS; i++) {
+        struct rh_event ev = {.kind = RH_EV_SEND, .a = told + i};
+
+        rh_mesh_ask_taken(member(0), 1, &ev, 16);
+    }
+    RH_EQ_U64(rh_mem_fail_left(), 1);
+    rh_mem_fail_nth(0);
+    carry(0, 1);
+    log_is_in_order(told + RH_CREDIT_EVENTS);
+    rh_net_destroy(net);
+}
+
 RH_TEST(mesh, credits_end_by_bytes_and_are_counted_per_pair)
 {
     setup(3);
