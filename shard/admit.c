@@ -93,9 +93,9 @@ void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c)
 
 /* ---- at the user's shard ---- */
 
-static bool same_device(const struct rh_conn *c, const struct rh_arrival *a)
+static bool same_device(const struct rh_session *s, const struct rh_arrival *a)
 {
-    const struct rh_extra *extra = c->session ? c->session->extra : NULL;
+    const struct rh_extra *extra = s->extra;
 
     return a->device_len && extra && extra->device_len == a->device_len &&
            memcmp(extra->bytes, a->device, a->device_len) == 0;
@@ -105,29 +105,25 @@ static bool same_device(const struct rh_conn *c, const struct rh_arrival *a)
 static unsigned replaced_count(const struct rh_user *user, const struct rh_arrival *a,
                                const struct rh_session *resumed)
 {
+    const struct rh_session *s = NULL;
     unsigned count = 0;
 
-    for (struct rh_list *at = user->conns.next; at != &user->conns; at = at->next) {
-        const struct rh_conn *c = rh_container_of(at, struct rh_conn, of_user);
-
-        count += same_device(c, a) || (resumed && c->session == resumed);
-    }
+    while ((s = rh_session_next(user, s)))
+        count += rh_session_is_live(s) && (same_device(s, a) || s == resumed);
     return count;
 }
 
 static void replace(struct rh_shard *sh, struct rh_user *user, const struct rh_arrival *a,
                     struct rh_session *resumed)
 {
-    struct rh_list *at, *next;
+    struct rh_session *s, *next;
 
     if (resumed)
         rh_session_take_over(sh, resumed);
-    for (at = user->conns.next; at != &user->conns; at = next) {
-        struct rh_conn *c = rh_container_of(at, struct rh_conn, of_user);
-
-        next = at->next;
-        if (same_device(c, a))
-            rh_conn_close(sh, c, 4409, "replaced by the same device");
+    for (s = rh_session_next(user, NULL); s; s = next) {
+        next = rh_session_next(user, s);
+        if (rh_session_is_live(s) && same_device(s, a))
+            rh_conn_close(sh, s->conn, 4409, "replaced by the same device");
     }
 }
 
@@ -171,15 +167,25 @@ unsigned rh_admit_echo(struct rh_shard *sh, const struct rh_conn *c, const char 
     return count_refused(sh, take_places(sh, c->bucket, ret_why));
 }
 
+static struct rh_conn *oldest(const struct rh_user *user)
+{
+    const struct rh_session *oldest = NULL, *s = NULL;
+
+    while ((s = rh_session_next(user, s)))
+        if (rh_session_is_live(s) && (!oldest || s->attached < oldest->attached))
+            oldest = s;
+    rh_assert(oldest); /* it has devices */
+    return oldest->conn;
+}
+
 /* users.max_devices with kick_oldest: those that came first make room. */
 static void kick_oldest(struct rh_shard *sh, struct rh_user *user)
 {
     uint32_t max = sh->cfg->users_max_devices;
 
-    while (max && user->conn_count >= max) {
+    while (max && user->devices >= max) {
         rh_stat_add(&sh->stats, RH_STAT_devices_kicked, 1);
-        rh_conn_close(sh, rh_container_of(user->conns.next, struct rh_conn, of_user), 4403,
-                      "too many devices: this was the oldest");
+        rh_conn_close(sh, oldest(user), 4403, "too many devices: this was the oldest");
     }
 }
 
@@ -189,7 +195,7 @@ static unsigned admit_beside(struct rh_shard *sh, struct rh_user *user, const st
     struct rh_session *resumed =
         a->resume_len ? rh_session_find(user, (struct rh_span){a->resume, a->resume_len}) : NULL;
     unsigned gone = replaced_count(user, a, resumed);
-    unsigned status = check_user(sh, user->conn_count - gone, ret_why);
+    unsigned status = check_user(sh, user->devices - gone, ret_why);
     unsigned taken;
 
     if (status)

@@ -163,12 +163,13 @@ static bool keep_extra(struct rh_session *s, const struct rh_arrival *a)
 static void put_welcome(struct rh_shard *sh, const struct rh_conn *c, bool resumed,
                         struct rh_writer *w)
 {
+    const struct rh_user *user = c->session->user;
     char session[2 * sizeof(c->session->id)];
 
     rh_hex(session, c->session->id, sizeof(c->session->id));
     rh_put_notify(w, RH_SPAN("welcome"));
     RH_PUT(w, "{\"user\":");
-    rh_put_str(w, (struct rh_span){c->user->name, c->user->name_len});
+    rh_put_str(w, (struct rh_span){user->name, user->name_len});
     RH_PUT(w, ",\"session\":\"");
     rh_put(w, session, sizeof(session));
     RH_PUT(w, "\",\"node\":\"");
@@ -197,7 +198,7 @@ static bool answer_upgrade(struct rh_shard *sh, struct rh_conn *c, const struct 
         return false;
     used = rh_upgrade_response((char *)own, 512, up);
     rh_assert(used);
-    if (c->user) {
+    if (c->session) {
         rh_writer_init(&w, text, sizeof(text));
         put_welcome(sh, c, resumed, &w);
         rh_assert(!w.full);
@@ -238,33 +239,43 @@ static void begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_arriva
         rh_subs_wanted(sh);
 }
 
-/* Makes it a connection of its user. Returns 0 or the status to refuse it with. */
-static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_arrival *a,
-                       const char **ret_why)
+/* It has its place. False: no memory; it may have been cut. */
+static bool join_user(struct rh_shard *sh, struct rh_user *user, struct rh_conn *c,
+                      const struct rh_arrival *a)
 {
-    unsigned status = rh_admit(sh, rh_user_find(sh, a->hash, a->name, a->name_len), a, ret_why);
-    struct rh_session *s;
     bool resumed;
+    struct rh_session *s = find_session(sh, user, a, &resumed);
 
-    if (status)
-        return status;
-    *ret_why = "out of memory";
-    if (rh_user_attach(sh, c, a->hash, a->name, a->name_len) < 0) {
-        rh_admit_give(sh, c);
-        return 503;
-    }
-    s = find_session(sh, c->user, a, &resumed);
     if (s && keep_extra(s, a)) {
         rh_session_attach(sh, s, c);
         if (answer_upgrade(sh, c, &a->up, resumed)) {
             begin(sh, c, a, resumed);
-            return 0;
+            return true;
         }
         rh_session_unattach(sh, s);
     } else if (s && !resumed) {
         rh_session_end(sh, s);
     }
-    rh_user_detach(sh, c);
+    return false;
+}
+
+/* Makes it a connection of its user. Returns 0 or the status to refuse it with. */
+static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_arrival *a,
+                       const char **ret_why)
+{
+    unsigned status = rh_admit(sh, rh_user_find(sh, a->hash, a->name, a->name_len), a, ret_why);
+    struct rh_user *user;
+    bool joined;
+
+    if (status)
+        return status;
+    *ret_why = "out of memory";
+    user = rh_user_take(sh, a->hash, a->name, a->name_len);
+    joined = user && join_user(sh, user, c, a);
+    if (user)
+        rh_user_unpin(sh, user);
+    if (joined)
+        return 0;
     rh_admit_give(sh, c);
     return c->state == RH_CONN_DEAD ? 0 : 503; /* without memory for the answer it has been cut */
 }

@@ -407,7 +407,7 @@ static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request
                   const struct order *o, uint32_t cost)
 {
     static const struct rh_gather_verbs verbs = {take, answer, end};
-    struct rh_msg *msg = make_message(sh, o, c->user);
+    struct rh_msg *msg = make_message(sh, o, rh_conn_user(c));
     struct asked *a = msg ? asked_create(c, request_id, o->id) : NULL;
     struct walk *w = a ? walk_create(sh, msg) : NULL;
     struct rh_event ev = {.kind = RH_EV_BROADCAST, .msg = msg};
@@ -430,8 +430,8 @@ static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request
 static enum rh_wire_error admit(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
                                 const struct order *o, uint32_t cost, const char **ret_why)
 {
-    if (!rh_rate_take(&c->user->broadcast_ns, sh->now_ns / 60, sh->cfg->rooms_broadcasts_per_minute,
-                      0)) {
+    if (!rh_rate_take(&rh_conn_user(c)->broadcast_ns, sh->now_ns / 60,
+                      sh->cfg->rooms_broadcasts_per_minute, 0)) {
         *ret_why = "too many broadcasts within a minute";
         return RH_WIRE_rate_limited;
     }
@@ -467,7 +467,8 @@ int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh
     err = RH_WIRE_bad_request;
     why = check(sh, &o);
     if (!why) {
-        cost = (uint32_t)RH_MIN(text_room(&o, c->user) + o.filters_len, (size_t)RH_CREDIT_BYTES);
+        cost = (uint32_t)RH_MIN(text_room(&o, rh_conn_user(c)) + o.filters_len,
+                                (size_t)RH_CREDIT_BYTES);
         *ret_shard = sh->tid;
         if (!may_start(sh) || !rh_gather_open(sh, cost, ret_shard))
             return RH_EFULL;

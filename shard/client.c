@@ -38,7 +38,8 @@ static void invalid(struct rh_shard *sh, struct rh_conn *c, struct rh_span reque
 {
     rh_stat_add(&sh->stats, RH_STAT_messages_invalid, 1);
     rh_respond_error(sh, c, request_id, RH_WIRE_bad_request, why);
-    if (++c->invalid > sh->cfg->limits_invalid_messages)
+    c->invalid += c->invalid < UINT16_MAX;
+    if (c->invalid > sh->cfg->limits_invalid_messages)
         rh_conn_close(sh, c, 4400, "too many invalid messages");
 }
 

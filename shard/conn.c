@@ -33,11 +33,23 @@ static struct rh_conn *slab_conn(const struct rh_shard *sh, uint32_t slot)
     return &sh->slabs[slot / RH_SLAB][slot % RH_SLAB];
 }
 
+/* Whoever has a slot has a place here: marking it cannot fail. */
+static bool dirty_grow(struct rh_shard *sh)
+{
+    size_t room = (sh->slab_count + 1) * (size_t)RH_SLAB;
+    uint32_t *dirty = rh_mem_realloc(sh->dirty, room * sizeof(*dirty));
+
+    if (!dirty)
+        return false;
+    sh->dirty = dirty;
+    return true;
+}
+
 static bool slab_grow(struct rh_shard *sh)
 {
     struct rh_conn *slab;
 
-    if (sh->slab_count == RH_SLABS_MAX)
+    if (sh->slab_count == RH_SLABS_MAX || !dirty_grow(sh))
         return false;
     slab = rh_mem_zalloc_aligned(RH_SLAB * sizeof(*slab));
     if (!slab)
@@ -67,11 +79,9 @@ struct rh_conn *rh_conn_create(struct rh_shard *sh, int fd, enum rh_conn_kind ki
     c->fd = fd;
     c->kind = kind;
     c->state = RH_CONN_HTTP;
-    c->heard_ms = sh->now_ms;
-    c->since_ms = sh->now_ms;
+    c->heard_ms = c->since_ms = (uint32_t)sh->now_ms;
     c->late = sh->draining;
     rh_timer_init(&c->timer);
-    rh_list_init(&c->of_user);
     rh_list_init(&c->waiting);
     sh->conn_count++;
     sh->late_count += c->late;
@@ -138,6 +148,8 @@ void rh_conns_fini(struct rh_shard *sh)
     for (uint32_t i = 0; i < sh->slab_count; i++)
         rh_mem_free(sh->slabs[i]);
     sh->slab_count = 0;
+    rh_mem_free(sh->dirty);
+    sh->dirty = NULL;
 }
 
 /* ---- states ---- */
@@ -182,7 +194,7 @@ void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind
     rh_conn_set_state(sh, c, RH_CONN_OPEN);
     c->kind = kind;
     c->invalid = 0;
-    c->heard_ms = c->since_ms = c->look_ms = sh->now_ms;
+    c->heard_ms = c->since_ms = (uint32_t)sh->now_ms;
     rh_ws_init(&c->ws, RH_WS_SERVER, sh->cfg->limits_message_size);
     rh_stat_add(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_heartbeat_set(sh, c);
@@ -197,7 +209,6 @@ static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by
     rh_admit_give(sh, c);
     if (c->kind == RH_IS_WS)
         rh_session_leave(sh, c, code, by_peer);
-    rh_user_detach(sh, c);
 }
 
 static void unwait(struct rh_shard *sh, struct rh_conn *c)
@@ -290,7 +301,7 @@ static void received(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t
 {
     uint32_t before = rh_block_len(c->rest);
 
-    c->heard_ms = sh->now_ms;
+    c->heard_ms = (uint32_t)sh->now_ms;
     if (!reads(c) || c->deaf)
         return;
     if (c->paused) {
@@ -366,7 +377,7 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
     set_paused(sh, c, c->paused & ~cause);
     if (c->paused)
         return;
-    c->heard_ms = sh->now_ms; /* nobody is dead because we did not listen */
+    c->heard_ms = (uint32_t)sh->now_ms; /* nobody is dead because we did not listen */
     if (c->held)
         rh_client_retry(sh, c);
     take_rest(sh, c);
@@ -383,7 +394,8 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 /* What counts in the bounds: `messages` and `bytes` stand in the queue, or are parked. */
 static bool reaches(const struct rh_conn *c, uint64_t messages, uint64_t bytes)
 {
-    const struct rh_session *s = c->session;
+    const struct rh_session *s =
+        c->replaying ? c->session : NULL; /* only then something is parked */
 
     return c->out->messages + (s ? s->parked : 0) >= messages ||
            c->out->bytes + (s ? s->parked_bytes : 0) >= bytes;
@@ -409,8 +421,7 @@ void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
     if (c->is_dirty)
         return;
     c->is_dirty = true;
-    c->dirty = sh->dirty;
-    sh->dirty = c;
+    sh->dirty[sh->dirty_count++] = c->slot;
 }
 
 static struct rh_outq *queue_of(struct rh_shard *sh, struct rh_conn *c)
@@ -506,16 +517,14 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
         rh_uring_sendv(sh->uring, c->fd, sh->iov, count, rh_tag(RH_OP_SEND, c));
     c->inflight++;
     c->fly_pass = (uint16_t)sh->pass;
-    c->acked_ms = sh->now_ms;
     rh_heartbeat_watch_send(sh, c);
 }
 
 void rh_conn_flush_all(struct rh_shard *sh)
 {
-    while (sh->dirty != RH_DIRTY_END) {
-        struct rh_conn *c = sh->dirty;
+    while (sh->dirty_count) {
+        struct rh_conn *c = slab_conn(sh, sh->dirty[--sh->dirty_count]);
 
-        sh->dirty = c->dirty;
         c->is_dirty = false;
         rh_conn_flush(sh, c);
     }
@@ -562,7 +571,7 @@ static void drained(struct rh_shard *sh, struct rh_conn *c)
         rh_conn_finish(sh, c);
     } else if (c->state == RH_CONN_HTTP) {
         c->answered = true;
-        c->since_ms = sh->now_ms; /* the next request's time begins */
+        c->since_ms = (uint32_t)sh->now_ms; /* the next request's time begins */
         rh_heartbeat_set(sh, c);
         take_rest(sh, c);
         if (c->state == RH_CONN_HTTP && !c->out)
@@ -573,7 +582,7 @@ static void drained(struct rh_shard *sh, struct rh_conn *c)
 /* The peer has taken all that was under way: what comes next? */
 static void sent(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (c->session && c->session->replaying && c->state == RH_CONN_OPEN)
+    if (c->replaying && c->state == RH_CONN_OPEN)
         rh_session_pump(sh, c->session);
     if (rh_outq_empty(c->out))
         drained(sh, c);
@@ -624,9 +633,9 @@ static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code,
 {
     leave(sh, c, code, by_peer);
     rh_conn_set_state(sh, c, RH_CONN_CLOSING);
-    c->since_ms = sh->now_ms;
+    c->since_ms = (uint32_t)sh->now_ms;
     if (rh_outq_flying(c->out)) /* a peer that goes on taking has longer (heartbeat.c) */
-        c->acked = rh_uring_acked(sh->uring, c->fd);
+        c->out->acked = rh_uring_acked(sh->uring, c->fd);
     rh_heartbeat_set(sh, c);
     rh_block_give(&sh->stock.blocks, c->message);
     c->message = NULL;
@@ -669,7 +678,7 @@ void rh_conn_finish(struct rh_shard *sh, struct rh_conn *c)
     settle(sh, c);
     rh_uring_shutdown(sh->uring, c->fd, SHUT_WR);
     rh_conn_set_state(sh, c, RH_CONN_LINGER);
-    c->since_ms = sh->now_ms;
+    c->since_ms = (uint32_t)sh->now_ms;
     rh_heartbeat_set(sh, c);
     rh_conn_recv(sh, c);
 }

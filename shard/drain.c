@@ -53,7 +53,7 @@ static uint64_t retry_ms(const struct rh_shard *sh)
 
 uint64_t rh_drain_due(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    uint64_t due = c->told ? c->since_ms + DRAIN_TELL_MS : moment_ms(sh, c);
+    uint64_t due = c->told ? rh_conn_ms(sh, c->since_ms) + DRAIN_TELL_MS : moment_ms(sh, c);
 
     if (c->told && due <= sh->now_ms) /* it has been its turn, but for drain.rate */
         due = sh->now_ms + retry_ms(sh);
@@ -65,7 +65,7 @@ static void tell(struct rh_shard *sh, struct rh_conn *c)
     struct rh_frame f;
 
     c->told = true;
-    c->since_ms = sh->now_ms;
+    c->since_ms = (uint32_t)sh->now_ms;
     if (c->kind != RH_IS_WS || !rh_frame_begin(sh, c, &f, RH_FRAME_ROOM))
         return;
     rh_put_notify(&f.w, RH_SPAN("server.draining"));
@@ -94,7 +94,8 @@ void rh_drain_fire(struct rh_shard *sh, struct rh_conn *c)
         if (!last)
             return;
     }
-    if (last || (c->told && sh->now_ms >= c->since_ms + DRAIN_TELL_MS && within_rate(sh)))
+    if (last ||
+        (c->told && sh->now_ms >= rh_conn_ms(sh, c->since_ms) + DRAIN_TELL_MS && within_rate(sh)))
         rh_conn_close(sh, c, 1001, "going away");
 }
 
@@ -107,7 +108,8 @@ static void begin_conn(struct rh_shard *sh, struct rh_conn *c)
     } else if (c->state == RH_CONN_HTTP && c->rest) {
         rh_httpd_refuse(sh, c, 503, "the server is shutting down", false);
     } else if (c->state == RH_CONN_HTTP || c->state == RH_CONN_LINGER) {
-        c->since_ms = sh->now_ms; /* a moment for a request, or an end of stream, on its way */
+        c->since_ms =
+            (uint32_t)sh->now_ms; /* a moment for a request, or an end of stream, on its way */
         rh_heartbeat_set(sh, c);
     }
 }

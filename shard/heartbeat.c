@@ -31,12 +31,14 @@ static uint64_t look_every_ms(const struct rh_shard *sh)
 
 static uint64_t open_due(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    uint64_t due = c->told ? UINT64_MAX : c->since_ms + sh->cfg->heartbeat_interval_ms;
+    uint64_t due = UINT64_MAX;
 
+    if (!c->told)
+        due = rh_conn_ms(sh, c->since_ms) + sh->cfg->heartbeat_interval_ms;
     if (!c->paused && !c->starved && !c->told) /* else we do not listen, or do not ask any more */
-        due = RH_MIN(due, c->heard_ms + sh->cfg->heartbeat_timeout_ms);
+        due = RH_MIN(due, rh_conn_ms(sh, c->heard_ms) + sh->cfg->heartbeat_timeout_ms);
     if (rh_outq_flying(c->out))
-        due = RH_MIN(due, c->look_ms + look_every_ms(sh));
+        due = RH_MIN(due, c->out->look_ms + look_every_ms(sh));
     if (sh->draining)
         due = RH_MIN(due, rh_drain_due(sh, c));
     return due;
@@ -50,18 +52,20 @@ static uint64_t closing_end_ms(const struct rh_shard *sh)
 
 void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t due = c->since_ms + RH_CLOSE_WAIT_MS;
+    uint64_t since = rh_conn_ms(sh, c->since_ms);
+    uint64_t due = since + RH_CLOSE_WAIT_MS;
 
     if (c->state == RH_CONN_DEAD)
         due = sh->now_ms + RH_DEAD_WAIT_MS;
     else if (c->state == RH_CONN_OPEN)
         due = open_due(sh, c);
     else if (sh->draining && (c->state == RH_CONN_LINGER || (c->state == RH_CONN_HTTP && !c->out)))
-        due = c->since_ms + RH_DRAIN_WAIT_MS;
+        due = since + RH_DRAIN_WAIT_MS;
     else if (c->state == RH_CONN_CLOSING)
         due = RH_MIN(due, closing_end_ms(sh));
     else if (c->state == RH_CONN_HTTP)
-        due = c->since_ms + sh->cfg->limits_handshake_timeout_ms;
+        due = since + sh->cfg->limits_handshake_timeout_ms;
+    c->watched = false;
     rh_timer_set(&sh->wheel, &c->timer, due);
 }
 
@@ -69,7 +73,13 @@ void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c)
 {
     uint64_t due = sh->now_ms + look_every_ms(sh);
 
-    if (c->state == RH_CONN_OPEN && c->timer.due_ms > due)
+    c->out->acked_ms = sh->now_ms;
+    if (!c->out->look_ms)
+        c->out->look_ms = sh->now_ms;
+    if (c->watched || c->state != RH_CONN_OPEN)
+        return;
+    c->watched = true;
+    if (c->timer.due_ms > due)
         rh_timer_set(&sh->wheel, &c->timer, due);
 }
 
@@ -77,25 +87,25 @@ void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c)
 static bool takes_some(struct rh_shard *sh, struct rh_conn *c)
 {
     uint64_t acked = rh_uring_acked(sh->uring, c->fd);
-    bool grown = acked == RH_ACKED_UNKNOWN || acked != c->acked;
+    bool grown = acked == RH_ACKED_UNKNOWN || acked != c->out->acked;
 
-    c->acked = acked;
-    c->look_ms = sh->now_ms;
+    c->out->acked = acked;
+    c->out->look_ms = sh->now_ms;
     if (grown)
-        c->acked_ms = sh->now_ms;
+        c->out->acked_ms = sh->now_ms;
     return grown;
 }
 
 static bool stuck(struct rh_shard *sh, struct rh_conn *c)
 {
-    return rh_outq_flying(c->out) && sh->now_ms - c->look_ms >= look_every_ms(sh) &&
-           !takes_some(sh, c) && sh->now_ms - c->acked_ms >= sh->cfg->limits_send_timeout_ms;
+    return rh_outq_flying(c->out) && sh->now_ms - c->out->look_ms >= look_every_ms(sh) &&
+           !takes_some(sh, c) && sh->now_ms - c->out->acked_ms >= sh->cfg->limits_send_timeout_ms;
 }
 
 static void fire_open(struct rh_shard *sh, struct rh_conn *c)
 {
     if (!c->paused && !c->starved && !c->told &&
-        sh->now_ms - c->heard_ms >= sh->cfg->heartbeat_timeout_ms) {
+        sh->now_ms - rh_conn_ms(sh, c->heard_ms) >= sh->cfg->heartbeat_timeout_ms) {
         rh_conn_close(sh, c, 4410, "heartbeat timeout");
         return;
     }
@@ -105,8 +115,8 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
         rh_conn_cut(sh, c, 4408); /* no close frame gets through where nothing does */
         return;
     }
-    if (!c->told && sh->now_ms - c->since_ms >= sh->cfg->heartbeat_interval_ms) {
-        c->since_ms = sh->now_ms;
+    if (!c->told && sh->now_ms - rh_conn_ms(sh, c->since_ms) >= sh->cfg->heartbeat_interval_ms) {
+        c->since_ms = (uint32_t)sh->now_ms;
         rh_client_ping(sh, c);
     }
     if (sh->draining)
@@ -119,7 +129,8 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
  * drop by drop, and is counted nowhere any more, has no more than limits.send_timeout for all of it. */
 static void fire_closing(struct rh_shard *sh, struct rh_conn *c)
 {
-    uint64_t end = c->since_ms + RH_MAX(sh->cfg->limits_send_timeout_ms, RH_CLOSE_WAIT_MS);
+    uint64_t end =
+        rh_conn_ms(sh, c->since_ms) + RH_MAX(sh->cfg->limits_send_timeout_ms, RH_CLOSE_WAIT_MS);
 
     end = RH_MIN(end, closing_end_ms(sh));
     if (sh->now_ms >= end || !rh_outq_flying(c->out) || !takes_some(sh, c))

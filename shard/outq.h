@@ -82,6 +82,10 @@ struct rh_outq {
     uint32_t fences; /* that wait */
     uint32_t missed; /* messages, flying ones included */
     uint32_t lost;   /* markers that are not told yet */
+    /* Does the peer take what flies? Kept by shard/heartbeat.c. */
+    uint64_t acked;    /* bytes that its kernel had acknowledged at the last look; 0: none yet */
+    uint64_t look_ms;  /* when that was, or the first send began */
+    uint64_t acked_ms; /* the send under way began, or the peer last took some of it */
     struct rh_out_entry first[RH_OUT_FIRST];
 };
 

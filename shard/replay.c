@@ -86,6 +86,7 @@ void rh_replay_start(struct rh_sub *sub, struct rh_replay *take_replay, uint64_t
     sub->replay = take_replay;
     rh_list_add(&s->behind, &sub->waiting);
     s->replaying++;
+    s->conn->replaying = true;
 }
 
 /* Nothing is counted for it any more; the caller frees it. */
@@ -97,7 +98,8 @@ static struct rh_replay *unlink_replay(struct rh_sub *sub)
     for (uint32_t i = r->count - r->live; i < r->count; i++)
         s->parked_bytes -= (*place(r, i))->msg->frame_len;
     s->parked -= r->live;
-    s->replaying--;
+    if (--s->replaying == 0 && s->conn)
+        s->conn->replaying = false;
     rh_list_del(&sub->waiting);
     sub->replay = NULL;
     return r;

@@ -264,11 +264,11 @@ static int message_send(struct rh_shard *sh, struct rh_conn *c, const struct rh_
         return RH_OK;
     }
     hash = rh_hash(&sh->env->hash_key, s.to.at, s.to.len);
-    room = send_room(&s, c->user);
+    room = send_room(&s, rh_conn_user(c));
     *ret_shard = rh_hash_shard(hash, sh->env->shards);
     if (!rh_route_open(sh, *ret_shard, room + RH_MSG_HEAD_ROOM))
         return RH_EFULL;
-    msg = make_message(sh, &s, c->user, hash, room);
+    msg = make_message(sh, &s, rh_conn_user(c), hash, room);
     if (msg)
         rh_route_send(sh, c, *ret_shard, msg, env->request_id, s.id);
     else

@@ -37,8 +37,10 @@ static struct waiter *waiter_at(struct rh_retry *r, uint32_t i)
 /* Is there a device that takes a message? */
 static bool has_room(const struct rh_shard *sh, const struct rh_user *user)
 {
-    for (const struct rh_list *at = user->conns.next; at != &user->conns; at = at->next)
-        if (!rh_conn_full(sh, rh_container_of(at, struct rh_conn, of_user)))
+    const struct rh_session *s = NULL;
+
+    while ((s = rh_session_next(user, s)))
+        if (rh_session_is_live(s) && !rh_conn_full(sh, s->conn))
             return true;
     return false;
 }
@@ -116,11 +118,12 @@ static struct rh_handle *pop(struct rh_shard *sh, struct rh_user *user)
 static void tell_lost(struct rh_shard *sh, struct rh_user *user, uint64_t seq)
 {
     struct rh_lost lost = {.from = seq, .to = seq, .count = 1, .kind = RH_MSG_DIRECT};
-    struct rh_list *at, *next;
+    struct rh_session *s, *next;
 
-    for (at = user->conns.next; at != &user->conns; at = next) {
-        next = at->next;
-        rh_conn_push_lost(sh, rh_container_of(at, struct rh_conn, of_user), &lost);
+    for (s = rh_session_next(user, NULL); s; s = next) {
+        next = rh_session_next(user, s);
+        if (rh_session_is_live(s))
+            rh_conn_push_lost(sh, s->conn, &lost);
     }
 }
 

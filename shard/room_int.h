@@ -368,6 +368,27 @@ struct rh_session {
     uint8_t id[16];
 };
 
+/* Has it a connection that is open? That is then one of its user's devices. */
+static inline bool rh_session_is_live(const struct rh_session *s)
+{
+    return s->conn && !s->detached_ms;
+}
+
+/* Whose device it is; NULL: nobody's (any more). */
+static inline struct rh_user *rh_conn_user(const struct rh_conn *c)
+{
+    return c->session && rh_session_is_live(c->session) ? c->session->user : NULL;
+}
+
+/* The sessions of a user, one after the other: behind NULL the first, NULL behind the last. */
+static inline struct rh_session *rh_session_next(const struct rh_user *user,
+                                                 const struct rh_session *s)
+{
+    const struct rh_list *at = s ? s->of_user.next : user->sessions.next;
+
+    return at == &user->sessions ? NULL : rh_container_of(at, struct rh_session, of_user);
+}
+
 enum rh_sub_state {
     RH_SUB_WANTED,  /* waits for a credit, then it asks */
     RH_SUB_ASKED,   /* a JOIN is on its way */

@@ -173,7 +173,7 @@ static struct rh_sub *joining_sub(struct rh_shard *sh, struct rh_conn *c,
 {
     struct rh_sub *sub = rh_sub_find(sh, c->session, t->hash, target_name(t));
 
-    if (!sub && rh_sub_over_limit(sh, c->user, t->hash, target_name(t))) {
+    if (!sub && rh_sub_over_limit(sh, rh_conn_user(c), t->hash, target_name(t))) {
         rh_respond_error(sh, c, env->request_id, RH_WIRE_conflict, TOO_MANY_ROOMS);
         return NULL;
     }
@@ -406,13 +406,13 @@ int rh_room_publish(struct rh_shard *sh, struct rh_conn *c, const struct rh_enve
                          "ack: acknowledged messages are not supported yet");
         return RH_OK;
     }
-    room = publish_room(&m, c->user);
+    room = publish_room(&m, rh_conn_user(c));
     if (!way_open(sh, c, &m.t, room, ret_shard))
         return RH_EFULL;
     ask = make_ask(sh, c, env, RH_ASK_PUBLISH, &m.t, m.id, (struct rh_span){0});
     if (!ask)
         return RH_OK;
-    ask->msg = make_room_message(sh, &m, c->user, room);
+    ask->msg = make_room_message(sh, &m, rh_conn_user(c), room);
     ask->exclude = m.p[M_EXCLUDE].kind == RH_JSON_TRUE;
     if (ask->msg) {
         rh_ask_send(sh, ask);
@@ -656,7 +656,7 @@ static void want(struct rh_shard *sh, struct rh_conn *c, const struct rh_wish *w
     struct rh_sub *sub = rh_sub_find(sh, c->session, hash, room);
     bool fresh = !sub;
 
-    if (fresh && rh_sub_over_limit(sh, c->user, hash, room)) {
+    if (fresh && rh_sub_over_limit(sh, rh_conn_user(c), hash, room)) {
         notify_refused(sh, c, room, RH_WIRE_conflict, TOO_MANY_ROOMS);
         return;
     }

@@ -27,14 +27,16 @@ struct ask {
 
 int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h)
 {
-    struct rh_list *at, *next;
+    struct rh_session *s, *next;
     int best = RH_ECLOSED;
 
-    for (at = user->conns.next; at != &user->conns; at = next) {
+    for (s = rh_session_next(user, NULL); s; s = next) {
         int rc;
 
-        next = at->next; /* a push may take its connection off the list, no other */
-        rc = rh_conn_push(sh, rh_container_of(at, struct rh_conn, of_user), h);
+        next = rh_session_next(user, s); /* a push may end its session, no other */
+        if (!rh_session_is_live(s))
+            continue;
+        rc = rh_conn_push(sh, s->conn, h);
         if (best != RH_OK)
             best = rc;
     }
@@ -62,7 +64,7 @@ static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
     struct rh_handle *h;
     int rc;
 
-    if (!user || rh_list_empty(&user->conns)) {
+    if (!user || !user->devices) {
         rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_msg_drop_any(take_msg);
         return RH_WIRE_user_offline;

@@ -40,12 +40,37 @@ struct rh_session *rh_session_find(const struct rh_user *user, struct rh_span id
     return NULL;
 }
 
-/* Answers to what this connection asked find no session any more: none is counted. */
-static void part(struct rh_session *s)
+/* It has this connection, or none, and is detached since then, or (0) not: the only door through which
+ * its user gets and loses devices. */
+static void set_link(struct rh_shard *sh, struct rh_session *s, struct rh_conn *c,
+                     uint64_t detached_ms)
 {
-    if (s->conn)
+    struct rh_user *user = s->user;
+    uint32_t before = user->devices;
+
+    user->devices -= rh_session_is_live(s);
+    user->detached -= s->detached_ms != 0;
+    s->conn = c;
+    s->detached_ms = detached_ms;
+    user->devices += rh_session_is_live(s);
+    user->detached += s->detached_ms != 0;
+    if (!before && user->devices)
+        rh_stat_add(&sh->stats, RH_STAT_users, 1);
+    if (!before || user->devices)
+        return;
+    rh_stat_sub(&sh->stats, RH_STAT_users, 1);
+    if (user->retry)
+        rh_retry_drop(sh, user);
+}
+
+/* Answers to what this connection asked find no session any more: none is counted. */
+static void part(struct rh_shard *sh, struct rh_session *s)
+{
+    if (s->conn) {
         s->conn->session = NULL;
-    s->conn = NULL;
+        s->conn->replaying = false;
+    }
+    set_link(sh, s, NULL, s->detached_ms);
     s->asks = 0;
 }
 
@@ -53,8 +78,7 @@ static void undetach(struct rh_shard *sh, struct rh_session *s)
 {
     if (!s->detached_ms)
         return;
-    s->detached_ms = 0;
-    s->user->detached--;
+    set_link(sh, s, s->conn, 0);
     rh_list_del(&s->detached);
     rh_stat_sub(&sh->stats, RH_STAT_sessions_detached, 1);
 }
@@ -74,7 +98,7 @@ static void session_free(struct rh_shard *sh, struct rh_session *s)
 
 void rh_session_end(struct rh_shard *sh, struct rh_session *s)
 {
-    part(s);
+    part(sh, s);
     while (!rh_list_empty(&s->subs))
         rh_sub_end(sh, rh_container_of(s->subs.next, struct rh_sub, of_session));
     session_free(sh, s);
@@ -124,7 +148,7 @@ static void fini_of_user(void *arg, struct rh_map_node *node)
     while (!rh_list_empty(&user->sessions)) {
         struct rh_session *s = rh_container_of(user->sessions.next, struct rh_session, of_user);
 
-        part(s);
+        part(arg, s);
         rh_subs_fini(arg, s);
         session_free(arg, s);
     }
@@ -144,7 +168,7 @@ void rh_session_attach(struct rh_shard *sh, struct rh_session *s, struct rh_conn
 {
     rh_assert(!s->conn && !c->session);
     undetach(sh, s);
-    s->conn = c;
+    set_link(sh, s, c, 0);
     s->attached = ++sh->attachments;
     c->session = s;
 }
@@ -152,8 +176,7 @@ void rh_session_attach(struct rh_shard *sh, struct rh_session *s, struct rh_conn
 static void detach(struct rh_shard *sh, struct rh_session *s)
 {
     if (!s->detached_ms) {
-        s->detached_ms = RH_MAX(sh->now_ms, 1u);
-        s->user->detached++;
+        set_link(sh, s, s->conn, RH_MAX(sh->now_ms, 1u));
         rh_list_add(&sh->detached, &s->detached);
         rh_stat_add(&sh->stats, RH_STAT_sessions_detached, 1);
     }
@@ -162,7 +185,7 @@ static void detach(struct rh_shard *sh, struct rh_session *s)
 
 void rh_session_unattach(struct rh_shard *sh, struct rh_session *s)
 {
-    part(s);
+    part(sh, s);
     if (rh_list_empty(&s->subs)) /* nobody would miss it */
         rh_session_end(sh, s);
     else
@@ -262,7 +285,7 @@ void rh_session_settle(struct rh_shard *sh, struct rh_conn *c)
         return;
     go_back_to_unsent(s, c, c->state != RH_CONN_OPEN);
     if (c->state != RH_CONN_OPEN)
-        part(s);
+        part(sh, s);
 }
 
 void rh_session_take_over(struct rh_shard *sh, struct rh_session *s)
@@ -271,7 +294,7 @@ void rh_session_take_over(struct rh_shard *sh, struct rh_session *s)
 
     if (c) {
         go_back_to_unsent(s, c, true);
-        part(s);
+        part(sh, s);
     }
     detach(sh, s);
     if (!c)

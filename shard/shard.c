@@ -192,7 +192,6 @@ int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_list
     sh->snapshot = env->snapshot;
     sh->cfg = sh->snapshot->cfg;
     sh->mesh = rh_net_member(env->net, tid);
-    sh->dirty = RH_DIRTY_END;
     lists_init(sh);
     for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
         rh_list_init(&sh->credit[i]);
@@ -218,7 +217,6 @@ static void count_lost(void *arg, const struct rh_msg *msg)
 /* The ring has gone, so nothing is in flight: lets go of what a connection still holds. */
 static void conn_leave_behind(struct rh_shard *sh, struct rh_conn *c)
 {
-    rh_user_detach(sh, c);
     if (c->state != RH_CONN_GONE)
         rh_sock_close(c->fd);
     if (c->out) {

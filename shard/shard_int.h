@@ -93,69 +93,63 @@ enum rh_conn_state {
 /* Why a connection is not read. */
 enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2 };
 
-/* Three cache lines: what arriving bytes touch, what sending touches, and the rest. */
+/* Two cache lines: what bytes that come and go touch, and the rest. Of times there are the low halves
+ * of a ms: rh_conn_ms makes them whole. */
 struct rh_conn {
     alignas(RH_CACHE_LINE) int fd;
     uint32_t slot;
     uint32_t gen;
-    union {
-        uint32_t invalid; /* OPEN: messages in a row */
-        uint32_t scanned; /* HTTP: bytes of `rest` in which no head ends */
-    };
+    uint32_t kind : 2;        /* enum rh_conn_kind */
+    uint32_t paused : 2;      /* RH_PAUSE_ */
+    uint32_t recv_armed : 1;  /* a receive is under way */
+    uint32_t recv_ending : 1; /* and has been told to end */
+    uint32_t starved : 1;     /* no provided buffer was left */
+    uint32_t is_dirty : 1;    /* stands in struct rh_shard.dirty */
+    uint32_t held : 1;        /* `message` is whole and waits for a credit */
+    uint32_t deaf : 1;        /* no frame is expected any more: what comes is thrown away */
+    uint32_t eof : 1;         /* the peer's end of stream came while we were paused */
+    uint32_t answered : 1;    /* HTTP: some request */
+    uint32_t last_answer : 1; /* HTTP: nothing is read behind the answer */
+    uint32_t buried : 1;      /* on the list of those to free at the end of the pass */
+    uint32_t told : 1;        /* draining: has got server.draining */
+    uint32_t late : 1;        /* came when the hub was draining already: is only refused */
+    uint32_t watched : 1;     /* the timer is set no later than a send needs (heartbeat.c) */
+    uint32_t replaying : 1;   /* its session has something to hand out that it missed */
     uint8_t inflight;         /* operations without a last completion */
     uint8_t state;            /* enum rh_conn_state */
-    uint16_t kind : 2;        /* enum rh_conn_kind */
-    uint16_t paused : 2;      /* RH_PAUSE_ */
-    uint16_t recv_armed : 1;  /* a receive is under way */
-    uint16_t recv_ending : 1; /* and has been told to end */
-    uint16_t starved : 1;     /* no provided buffer was left */
-    uint16_t is_dirty : 1;
-    uint16_t held : 1;        /* `message` is whole and waits for a credit */
-    uint16_t deaf : 1;        /* no frame is expected any more: what comes is thrown away */
-    uint16_t eof : 1;         /* the peer's end of stream came while we were paused */
-    uint16_t answered : 1;    /* HTTP: some request */
-    uint16_t last_answer : 1; /* HTTP: nothing is read behind the answer */
-    uint16_t buried : 1;      /* on the list of those to free at the end of the pass */
-    uint16_t told : 1;        /* draining: has got server.draining */
-    uint16_t late : 1;        /* came when the hub was draining already: is only refused */
-    uint16_t fly_pass;     /* the pass (its low bits) in which the send under way was submitted */
-    uint16_t bucket;       /* of the peer's address (core/limit) */
-    uint64_t heard_ms;     /* something arrived */
+    uint16_t fly_pass; /* the pass (its low bits) in which the send under way was submitted */
+    uint32_t heard_ms; /* something arrived */
+    union {
+        struct rh_ws ws;
+        uint32_t scanned; /* HTTP: bytes of `rest` in which no head ends */
+    };
     struct rh_block *rest; /* received, not consumed: unfinished head or frame, or held back */
-    struct rh_ws ws;
+    struct rh_outq *out;   /* NULL: nothing to send */
 
-    struct rh_user *user;     /* WS, while attached */
-    struct rh_outq *out;      /* NULL: nothing to send */
-    struct rh_conn *dirty;    /* next one to flush; the list ends with RH_DIRTY_END */
-    struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
-    uint64_t acked_ms;        /* the send under way began, or the peer last took some of it */
-    struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
-
-    struct rh_list of_user;     /* struct rh_user.conns */
-    struct rh_list waiting;     /* starved, or paused for a credit: one of the shard's lists */
     struct rh_session *session; /* WS: OPEN, and CLOSING while it may still send; or NULL */
-    uint64_t since_ms; /* HTTP: of the request; OPEN: last ping, or server.draining once `told`;
+    struct rh_block *message;   /* pieces of an unfinished message; HELD: a whole one that waits */
+    struct rh_timer timer;      /* one for all: shard/heartbeat.c computes the next date */
+    struct rh_list waiting;     /* starved, or paused for a credit: one of the shard's lists */
+    uint32_t since_ms; /* HTTP: of the request; OPEN: last ping, or server.draining once `told`;
                         * CLOSING, LINGER: the beginning */
-    uint64_t acked;    /* bytes that the peer's kernel had acknowledged at the last look */
-    uint64_t look_ms;  /* when that was */
+    uint16_t bucket;   /* of the peer's address (core/limit) */
+    uint16_t invalid;  /* OPEN: messages in a row */
 };
 
-_Static_assert(sizeof(struct rh_conn) == 3 * RH_CACHE_LINE, "a connection is three cache lines");
+_Static_assert(sizeof(struct rh_conn) == 2 * RH_CACHE_LINE, "a connection is two cache lines");
+_Static_assert(offsetof(struct rh_conn, session) == RH_CACHE_LINE, "sending touches one of them");
 
-#define RH_DIRTY_END ((struct rh_conn *)-1)
-
-/* Exists while it has a connection, a session, or a pin. */
+/* Exists while it has a session, or a pin. */
 struct rh_user {
     struct rh_map_node node; /* struct rh_shard.users, by hash of the name */
-    struct rh_list conns;    /* oldest first */
     struct rh_list sessions; /* struct rh_session.of_user */
     struct rh_retry *retry;  /* direct messages that found no room (shard/retry.c); or NULL */
-    uint32_t conn_count;
-    uint32_t detached;     /* sessions without a connection */
-    uint32_t room_count;   /* rooms in which it has a subscription */
-    uint32_t pins;         /* somebody walks over conns: not to be freed */
-    uint64_t broadcast;    /* the last one that it was counted for */
-    uint64_t broadcast_ns; /* rooms.broadcasts_per_minute, as a rate */
+    uint32_t devices;        /* sessions with a live connection */
+    uint32_t detached;       /* sessions that wait to be resumed */
+    uint32_t room_count;     /* rooms in which it has a subscription */
+    uint32_t pins;           /* somebody walks over its sessions: not to be freed */
+    uint64_t broadcast;      /* the last one that it was counted for */
+    uint64_t broadcast_ns;   /* rooms.broadcasts_per_minute, as a rate */
     uint8_t name_len;
     char name[];
 };
@@ -208,7 +202,8 @@ struct rh_shard {
     struct rh_idgen ids;
     struct rh_map users;
     struct rh_out_stock stock;
-    struct rh_conn *dirty;                /* to flush at the end of the pass */
+    uint32_t *dirty;                      /* slots to flush at the end of the pass ... */
+    uint32_t dirty_count;                 /* ... so many; there is room for all there are */
     struct rh_list starved;               /* receives to arm when buffers are back */
     struct rh_list credit[RH_SHARDS_MAX]; /* paused until that shard answers */
     uint64_t credit_wanted;               /* bit k: credit[k] is not empty */
@@ -278,6 +273,14 @@ struct rh_shard {
 static inline uint64_t rh_tag(enum rh_op op, const struct rh_conn *c)
 {
     return (uint64_t)op << 56 | (uint64_t)(c->gen & RH_GEN_MASK) << 32 | c->slot;
+}
+
+/* A time of a connection: not after now, and less than 2^32 ms (49 days) ago. What is asked for is
+ * not: dates are at most a day away (heartbeat.timeout), and on a connection that is not read for
+ * longer nobody asks when it was heard. */
+static inline uint64_t rh_conn_ms(const struct rh_shard *sh, uint32_t low_ms)
+{
+    return sh->now_ms - (uint32_t)((uint32_t)sh->now_ms - low_ms);
 }
 
 static inline uint64_t rh_now_unix_ms(const struct rh_shard *sh)
@@ -460,10 +463,8 @@ void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c);
 
 struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const char *name,
                              size_t len);
-/* Attaches the connection, creating the user if need be. RH_ENOMEM. */
-int rh_user_attach(struct rh_shard *sh, struct rh_conn *c, uint64_t hash, const char *name,
-                   size_t len);
-void rh_user_detach(struct rh_shard *sh, struct rh_conn *c); /* harmless without a user */
+/* The same, made if need be, and pinned. NULL: no memory. */
+struct rh_user *rh_user_take(struct rh_shard *sh, uint64_t hash, const char *name, size_t len);
 void rh_user_pin(struct rh_user *user);
 void rh_user_unpin(struct rh_shard *sh, struct rh_user *user); /* may free it */
 

@@ -1,7 +1,7 @@
-/* shard/user.c - the users of this shard, their devices and sessions.
+/* shard/user.c - the users of this shard.
  *
- * A user exists here while it has a connection or a session. Its name falls on this shard, so this
- * thread alone decides which devices it has, and in which order messages reach them.
+ * A user exists here while it has a session. Its name falls on this shard, so this thread alone
+ * decides which devices it has, and in which order messages reach them.
  */
 #include "shard/shard_int.h"
 
@@ -30,7 +30,6 @@ static struct rh_user *user_create(struct rh_shard *sh, uint64_t hash, const cha
         return NULL;
     rh_assert(len <= RH_NAME_MAX);
     memset(user, 0, sizeof(*user));
-    rh_list_init(&user->conns);
     rh_list_init(&user->sessions);
     user->name_len = (uint8_t)len;
     memcpy(user->name, name, len);
@@ -40,45 +39,24 @@ static struct rh_user *user_create(struct rh_shard *sh, uint64_t hash, const cha
 
 static void user_drop_unused(struct rh_shard *sh, struct rh_user *user)
 {
-    if (user->conn_count || user->pins || !rh_list_empty(&user->sessions))
+    if (user->pins || !rh_list_empty(&user->sessions))
         return;
-    rh_assert(user->room_count == 0);
+    rh_assert(user->room_count == 0 && user->devices == 0);
     if (user->retry) /* one came behind the last connection, while somebody walked over them */
         rh_retry_drop(sh, user);
     rh_map_del(&sh->users, &user->node);
     rh_mem_free(user);
 }
 
-int rh_user_attach(struct rh_shard *sh, struct rh_conn *c, uint64_t hash, const char *name,
-                   size_t len)
+struct rh_user *rh_user_take(struct rh_shard *sh, uint64_t hash, const char *name, size_t len)
 {
     struct rh_user *user = rh_user_find(sh, hash, name, len);
 
     if (!user)
         user = user_create(sh, hash, name, len);
-    if (!user)
-        return RH_ENOMEM;
-    c->user = user;
-    rh_list_add(&user->conns, &c->of_user);
-    if (user->conn_count++ == 0)
-        rh_stat_add(&sh->stats, RH_STAT_users, 1);
-    return RH_OK;
-}
-
-void rh_user_detach(struct rh_shard *sh, struct rh_conn *c)
-{
-    struct rh_user *user = c->user;
-
-    if (!user)
-        return;
-    c->user = NULL;
-    rh_list_del(&c->of_user);
-    if (--user->conn_count == 0) {
-        rh_stat_sub(&sh->stats, RH_STAT_users, 1);
-        if (user->retry)
-            rh_retry_drop(sh, user);
-    }
-    user_drop_unused(sh, user);
+    if (user)
+        rh_user_pin(user);
+    return user;
 }
 
 void rh_user_pin(struct rh_user *user)

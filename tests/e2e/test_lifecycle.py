@@ -354,7 +354,8 @@ class Usage(unittest.TestCase):
         for pair in ("limits.message_size=big", "limits.message_size=-1",
                      "limits.message_size=1XB", "heartbeat.interval=5", "heartbeat.interval=soon",
                      "auth.allow_insecure=perhaps", "shards=4.5", "log.level=loud",
-                     "limits.send_queue_messages=0", "limits.invalid_messages="):
+                     "limits.send_queue_messages=0", "limits.invalid_messages=",
+                     "limits.invalid_messages=65535"):
             with self.subTest(pair):
                 self.assert_usage_error(run_daemon("--set", pair, "--check"), pair.split("=")[0])
 

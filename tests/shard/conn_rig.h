@@ -119,7 +119,12 @@ void rh_epoch_hex(uint64_t uid, char dst[RH_EPOCH_LEN])
 
 void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer)
 {
-    RH_OK_IF(c->session && c->user);
+    struct rh_user *user = rh_conn_user(c);
+
+    RH_OK_IF(user);
+    c->session->detached_ms = sh->now_ms;
+    if (--user->devices == 0)
+        rh_retry_drop(sh, user);
     rig.left++;
     rig.by_peer = by_peer;
 }
@@ -127,24 +132,15 @@ void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, boo
 void rh_session_settle(struct rh_shard *sh, struct rh_conn *c)
 {
     rig.settled++;
-    if (c->state != RH_CONN_OPEN)
-        c->session = NULL;
+    if (c->state == RH_CONN_OPEN)
+        return;
+    c->session->conn = NULL;
+    c->session = NULL;
 }
 
 void rh_session_pump(struct rh_shard *sh, struct rh_session *s)
 {
     rig.pumped++;
-}
-
-void rh_user_detach(struct rh_shard *sh, struct rh_conn *c)
-{
-    struct rh_user *user = c->user;
-
-    RH_OK_IF(user);
-    c->user = NULL;
-    rh_list_del(&c->of_user);
-    if (--user->conn_count == 0)
-        rh_retry_drop(sh, user);
 }
 
 void rh_user_pin(struct rh_user *user)
@@ -179,7 +175,6 @@ static inline void rig_begin(unsigned conns)
     RH_OK_IF(sh && rig.user);
     sh->cfg = rig.cfg;
     sh->env = &rig.env;
-    sh->dirty = RH_DIRTY_END;
     sh->now_ms = 1000000;
     sh->hub_us = 1700000000000000;
     sh->seq = RH_MSG_SEQ_MIN;
@@ -188,16 +183,17 @@ static inline void rig_begin(unsigned conns)
     rh_list_init(&sh->graveyard);
     rh_wheel_init(&sh->wheel, sh->now_ms);
     rh_wheel_init(&sh->alarms, sh->now_ms);
-    rh_list_init(&rig.user->conns);
+    rh_list_init(&rig.user->sessions);
     for (unsigned i = 0; i < conns; i++) {
         struct rh_conn *c = rh_conn_create(sh, RIG_FDS + (int)i, RH_IS_HTTP);
 
         RH_OK_IF(c);
         rh_conn_open(sh, c, RH_IS_WS);
-        c->user = rig.user;
         c->session = &rig.sessions[i];
-        rh_list_add(&rig.user->conns, &c->of_user);
-        rig.user->conn_count++;
+        c->session->user = rig.user;
+        c->session->conn = c;
+        rh_list_add(&rig.user->sessions, &c->session->of_user);
+        rig.user->devices++;
         rig.conns[i] = c;
     }
     rh_mem_fail_nth(fail);

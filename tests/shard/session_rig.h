@@ -118,7 +118,8 @@ struct rh_conn *rh_conn_find(struct rh_shard *sh, uint32_t slot, uint32_t gen)
                : NULL;
 }
 
-MAYBE static struct rh_conn *conn_open(const char *user)
+/* One of nobody's. */
+static struct rh_conn *conn_open(void)
 {
     for (uint32_t i = 0; i < CONNS; i++) {
         struct rh_conn *c = &rig.conns[i];
@@ -129,12 +130,8 @@ MAYBE static struct rh_conn *conn_open(const char *user)
         memset(c, 0, sizeof(*c));
         c->slot = i;
         c->gen = gen;
-        rh_list_init(&c->of_user);
         rh_list_init(&c->waiting);
         rig.close_code[i] = 0;
-        if (rh_user_attach(rig.sh, c, rh_hash(&rig.env.hash_key, user, strlen(user)), user,
-                           strlen(user)) < 0)
-            return NULL;
         c->state = RH_CONN_OPEN;
         return c;
     }
@@ -146,7 +143,6 @@ static void conn_leave(struct rh_conn *c, unsigned code, bool by_peer)
 {
     rig.close_code[c->slot] = code;
     rh_session_leave(rig.sh, c, code, by_peer);
-    rh_user_detach(rig.sh, c);
     c->state = RH_CONN_CLOSING;
 }
 
@@ -217,7 +213,8 @@ static void conn_send(struct rh_conn *c, unsigned most, bool torn)
     got_lane(c, &c->out->high, &told);
     got_lane(c, &c->out->normal, &told);
     rh_outq_done(&rig.sh->stock, c->out, sent, NULL);
-    if (c->session)
+    RH_EQ_INT(c->replaying, c->session && c->session->replaying);
+    if (c->replaying)
         rh_session_pump(rig.sh, c->session);
 }
 
@@ -675,29 +672,25 @@ MAYBE static void end(void)
 /* ---- clients ---- */
 
 /* A new client. NULL: no memory. */
-MAYBE static struct rh_session *arrive(const char *user)
+MAYBE static struct rh_session *arrive(const char *name)
 {
-    struct rh_conn *c = conn_open(user);
-    struct rh_session *s = c ? rh_session_create(rig.sh, c->user) : NULL;
+    uint64_t hash = rh_hash(&rig.env.hash_key, name, strlen(name));
+    struct rh_user *user = rh_user_take(rig.sh, hash, name, strlen(name));
+    struct rh_session *s = user ? rh_session_create(rig.sh, user) : NULL;
 
     if (s)
-        rh_session_attach(rig.sh, s, c);
-    else if (c)
-        conn_die(c, 1013, false);
+        rh_session_attach(rig.sh, s, conn_open());
+    if (user)
+        rh_user_unpin(rig.sh, user);
     return s;
 }
 
 /* Its session is resumed by a new connection. */
-MAYBE static bool come_back(struct rh_session *s)
+MAYBE static void come_back(struct rh_session *s)
 {
-    struct rh_conn *c = conn_open(s->user->name_len == 1 && s->user->name[0] == 'u' ? "u" : "v");
-
-    if (!c)
-        return false;
     rh_session_take_over(rig.sh, s);
-    rh_session_attach(rig.sh, s, c);
+    rh_session_attach(rig.sh, s, conn_open());
     rh_subs_resume(rig.sh, s);
-    return true;
 }
 
 static struct rh_sub *sub_of_room(const struct rh_session *s, const char *name)

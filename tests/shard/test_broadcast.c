@@ -16,6 +16,7 @@
 struct person {
     struct rh_session s;
     struct rh_user *user;
+    bool owns; /* is the first of its user */
     struct rh_conn *c;
     char got[4096];
 };
@@ -186,7 +187,7 @@ static void begin(void)
 static void end(void)
 {
     for (unsigned i = 0; i < rig.count; i++) {
-        if (rig.people[i].c->of_user.next == NULL) /* the first of its user */
+        if (rig.people[i].owns)
             rh_mem_free(rig.people[i].user);
         rh_mem_free(rig.people[i].s.extra);
     }
@@ -235,11 +236,10 @@ static struct person *connect_as(unsigned k, const struct person *same, const ch
     p->s.attached = ++sh->attachments;
     p->s.extra = *type || *role ? extra_of("phone", type, role) : NULL;
     p->user = same ? same->user : rh_mem_zalloc(sizeof(*p->user) + 8);
-    if (!same)
+    p->owns = !same;
+    if (p->owns)
         p->user->name_len = (uint8_t)sprintf(p->user->name, "u%u", rig.count);
-    else
-        p->c->of_user.next = &p->c->of_user;
-    p->c->user = p->s.user = p->user;
+    p->s.user = p->user;
     return p;
 }
 

@@ -201,7 +201,7 @@ RH_TEST(slow, what_is_parked_behind_missed_messages_counts)
 {
     rig_begin(1);
     rig.cfg->limits_slow_consumer = RH_SLOW_OLDEST;
-    rig.sessions[0].replaying = 1;
+    rig.conns[0]->replaying = true;
     rig.sessions[0].parked = 5;
     RH_OK_IF(!rh_conn_full(rig.sh, rig.conns[0]));
     rig_push(0, ROOM, false, 0);

@@ -258,7 +258,7 @@ RH_TEST(subscribe, at_the_bound_disconnect_closes)
     RH_EQ_U64(rig.close_code[s->conn->slot], 4408);
     RH_EQ_U64(s->replaying, 0);
     conn_die(s->conn, 1006, false);
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     RH_EQ_U64(rig.last.since, 0);
     end();
@@ -386,7 +386,7 @@ RH_TEST(subscribe, a_connection_that_goes_while_missed_ones_wait_has_them_again)
     conn_die(s->conn, 1006, false);
     RH_EQ_U64(sub_of_room(s, "a")->seq, 15);
     RH_EQ_U64(s->parked + s->replaying, 0);
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     send_all(s);
     RH_EQ_U64(rig.got_count, 103 - 15);
@@ -407,7 +407,7 @@ RH_TEST(subscribe, an_answer_for_another_connection_is_asked_for_again)
     send_all(s);
     rig.got_count = 0;
     RH_OK_IF(join(s, "a", UINT64_MAX));
-    RH_OK_IF(come_back(s));
+    come_back(s);
     RH_EQ_INT(sub_of_room(s, "a")->state, RH_SUB_ASKED);
     publish_some("a", 1);
     settle_down();
@@ -415,7 +415,7 @@ RH_TEST(subscribe, an_answer_for_another_connection_is_asked_for_again)
     RH_EQ_STR(text(), "5 ");
     RH_EQ_U64(count_of("a", true), 1);
     RH_OK_IF(leave(s, "a")); /* a leave that is out is not taken back */
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     RH_OK_IF(!sub_of_room(s, "a"));
     RH_EQ_U64(count_of("a", false), 0);
@@ -431,7 +431,7 @@ RH_TEST(subscribe, a_room_named_while_its_leave_is_out_is_joined_anew)
     s = member("u", "a");
     RH_OK_IF(leave(s, "a"));
     conn_die(s->conn, 1006, false);
-    RH_OK_IF(come_back(s));
+    come_back(s);
     sub_of_room(s, "a")->named = true; /* as room_requests.c does */
     settle_down();
     RH_OK_IF(sub_of_room(s, "a") && sub_of_room(s, "a")->state == RH_SUB_ACTIVE);
@@ -444,7 +444,7 @@ RH_TEST(subscribe, a_room_named_while_its_leave_is_out_is_joined_anew)
     RH_EQ_STR(text(), "1 ");
     RH_OK_IF(leave(s, "a")); /* and one that is not named is left */
     conn_die(s->conn, 1006, false);
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     RH_OK_IF(!sub_of_room(s, "a"));
     end();
@@ -465,7 +465,7 @@ RH_TEST(subscribe, since_of_the_new_connection_wins)
     sub = sub_of_room(s, "a");
     sub->has_since = true;
     sub->since = 2;
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     send_all(s);
     RH_EQ_STR(text(), "3 4 ");
@@ -487,14 +487,14 @@ RH_TEST(subscribe, a_room_deleted_meanwhile_is_told_once)
     RH_OK_IF(!sub_of_room(s, "a")); /* kept, but no more one of its rooms */
     RH_EQ_U64(s->user->room_count, 0);
     room("a"); /* lives again */
-    sub = rh_sub_create(rig.sh, come_back(s) ? s : NULL, rh_hash(&rig.env.hash_key, "b", 1),
-                        RH_SPAN("b"));
+    come_back(s);
+    sub = rh_sub_create(rig.sh, s, rh_hash(&rig.env.hash_key, "b", 1), RH_SPAN("b"));
     rh_sub_want(rig.sh, sub);
     settle_down();
     RH_EQ_U64(rig.gone, 1);
     RH_EQ_U64(count_of("a", false), 0);
     RH_EQ_U64(count_of("b", true), 1);
-    RH_OK_IF(come_back(s));
+    come_back(s);
     settle_down();
     RH_EQ_U64(rig.gone, 1);
     end();
@@ -507,7 +507,7 @@ RH_TEST(subscribe, a_room_deleted_while_a_resume_asks_is_told_once)
     begin();
     s = member("u", "a");
     conn_die(s->conn, 1006, false);
-    RH_OK_IF(come_back(s)); /* WANTED, when it is deleted */
+    come_back(s); /* WANTED, when it is deleted */
     delete (room("a"));
     while (down_step() || branches_step())
         ;
@@ -517,7 +517,7 @@ RH_TEST(subscribe, a_room_deleted_while_a_resume_asks_is_told_once)
 
     RH_OK_IF(join(s, "b", UINT64_MAX));
     settle_down();
-    RH_OK_IF(come_back(s));
+    come_back(s);
     rh_subs_wanted(rig.sh); /* ASKED */
     delete (room("b"));
     settle_down();
@@ -697,7 +697,7 @@ RH_TEST(subscribe, waits_for_a_credit_in_line)
     RH_OK_IF(!sub->asking && !rh_list_empty(&rig.sh->wanted));
     conn_die(s->conn, 1006, false); /* nobody asks any more */
     RH_OK_IF(rh_list_empty(&rig.sh->wanted));
-    RH_OK_IF(come_back(s));
+    come_back(s);
     RH_OK_IF(!rh_list_empty(&rig.sh->wanted));
     rh_session_end(rig.sh, s);
     RH_OK_IF(rh_list_empty(&rig.sh->wanted));
@@ -802,11 +802,12 @@ static void connect_client(struct client *cl)
     for (unsigned i = 0; i < CONNS; i++) /* it listens to its new connection only */
         if (owner[i] == cl)
             owner[i] = NULL;
-    if (s && come_back(s)) {
+    if (s) {
+        come_back(s);
         owner[s->conn->slot] = cl;
         for (unsigned i = 0; i < ROOMS; i++)
             cl->rooms[i].here = 0;
-    } else if (!s) {
+    } else {
         forget(cl);
         s = arrive(cl->user);
         if (!s)

@@ -279,8 +279,7 @@ static void check_empty_shard(const struct rh_shard *sh, bool rooms)
     SIM_CHECK(sh->stock.messages == 0 && sh->stock.bytes == 0,
               "shard %u counts %llu messages and %llu bytes in queues", sh->tid,
               (unsigned long long)sh->stock.messages, (unsigned long long)sh->stock.bytes);
-    SIM_CHECK(rh_list_empty(&sh->starved) && rh_list_empty(&sh->graveyard) &&
-                  sh->dirty == RH_DIRTY_END,
+    SIM_CHECK(rh_list_empty(&sh->starved) && rh_list_empty(&sh->graveyard) && sh->dirty_count == 0,
               "shard %u has something on a list", sh->tid);
     for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
         SIM_CHECK(rh_list_empty(&sh->credit[i]), "shard %u: somebody waits for a credit", sh->tid);
