@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/date.h"
+
 #define END_JSON  ",\"cut\":true}\n"
 #define END_TEXT  " cut=true\n"
 #define LINE_ROOM (RH_LOG_LINE - (sizeof(END_JSON) - 1)) /* JSON's end is the longer one */
@@ -33,25 +35,13 @@ static bool put(struct rh_log_line *line, const char *at, size_t len)
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-/* "2026-11-21T12:00:00.123Z". Days to a date by the 400-year cycle of the calendar, with years that
- * begin in March, so that the leap day is a year's last one; gmtime_r would take libc's lock. */
+/* "2026-11-21T12:00:00.123Z" */
 static size_t print_time(uint64_t wall_us, char *out, size_t size)
 {
-    uint64_t seconds = wall_us / 1000000;
-    uint32_t of_day = (uint32_t)(seconds % 86400);
-    uint64_t days = seconds / 86400 + 719468; /* since 0000-03-01 */
-    uint64_t cycle = days / 146097;
-    uint32_t in_cycle = (uint32_t)(days % 146097);
-    uint32_t year =
-        (in_cycle - in_cycle / 1460 + in_cycle / 36524 - in_cycle / 146096) / 365; /* in cycle */
-    uint32_t in_year = in_cycle - (365 * year + year / 4 - year / 100);
-    uint32_t month = (5 * in_year + 2) / 153; /* from March */
-    uint32_t day = in_year - (153 * month + 2) / 5 + 1;
+    struct rh_date date = rh_date_of(wall_us / 1000000);
 
-    month = month < 10 ? month + 3 : month - 9;
-    return (size_t)snprintf(out, size, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ",
-                            (unsigned)((year + cycle * 400 + (month <= 2)) % 10000), month, day,
-                            of_day / 3600, of_day / 60 % 60, of_day % 60,
+    return (size_t)snprintf(out, size, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", date.year, date.month,
+                            date.day, date.hour, date.minute, date.second,
                             (unsigned)(wall_us / 1000 % 1000));
 }
 
