@@ -23,6 +23,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/date.h"
+
 enum {
     TOKEN = 1, /* RFC 9110 5.6.2 */
     VALUE = 2, /* RFC 9110 5.5: visible, obs-text, SP, HTAB */
@@ -749,6 +751,16 @@ const char *rh_http_reason(unsigned status)
             return reasons[i].reason;
     }
     return "Unknown";
+}
+
+void rh_http_date(char dst[RH_HTTP_DATE], uint64_t unix_s)
+{
+    static const char names[] = "SunMonTueWedThuFriSatJanFebMarAprMayJunJulAugSepOctNovDec";
+    struct rh_date date = rh_date_of(unix_s);
+
+    snprintf(dst, RH_HTTP_DATE, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+             names + (size_t)3 * date.weekday, date.day % 100, names + (size_t)3 * (6 + date.month),
+             date.year % 10000, date.hour % 100, date.minute % 100, date.second % 100);
 }
 
 size_t rh_http_response(char *dst, size_t room, unsigned status, const char *content_type,

@@ -117,6 +117,10 @@ size_t rh_http_response(char *dst, size_t room, unsigned status, const char *con
                         const char *extra, bool keep_alive, const char *body, size_t body_len,
                         bool body_omitted);
 
+/* Writes "Sun, 06 Nov 1994 08:49:37 GMT" and a zero, as Date has it (RFC 9110 5.6.7). */
+#define RH_HTTP_DATE 30
+void rh_http_date(char dst[RH_HTTP_DATE], uint64_t unix_s);
+
 /* "Not Found"; "Unknown" for a status that ringhub never sends. */
 const char *rh_http_reason(unsigned status);
 

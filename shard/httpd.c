@@ -16,6 +16,7 @@
 
 #define ANSWER_ROOM 1024
 #define HEAD_ROOM   512
+#define FIELDS_ROOM 256
 #define NO_CACHE    "Cache-Control: no-store\r\n"
 
 /* ---- answers ---- */
@@ -26,11 +27,16 @@ static void answer(struct rh_shard *sh, struct rh_conn *c, unsigned status, cons
     bool head_only = sh->head.method == RH_HTTP_HEAD;
     size_t room = HEAD_ROOM + len;
     uint8_t *own = rh_conn_own(sh, c, room);
+    char date[RH_HTTP_DATE], fields[FIELDS_ROOM];
     size_t used;
+    int fields_len;
 
     if (!own)
         return;
-    used = rh_http_response((char *)own, room, status, type, extra, keep, body, len, head_only);
+    rh_http_date(date, rh_now_unix_ms(sh) / 1000);
+    fields_len = snprintf(fields, sizeof(fields), "%sDate: %s\r\n", extra, date);
+    rh_assert(fields_len < FIELDS_ROOM);
+    used = rh_http_response((char *)own, room, status, type, fields, keep, body, len, head_only);
     rh_assert(used);
     rh_conn_own_done(sh, c, used);
     if (!keep)
@@ -68,10 +74,9 @@ static const struct refusal *find_refusal(unsigned status)
     return &refusals[0];
 }
 
-void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *why,
-                     bool keep)
+static void refuse(struct rh_shard *sh, struct rh_conn *c, const struct refusal *refusal,
+                   unsigned status, const char *why, const char *fields, bool keep)
 {
-    const struct refusal *refusal = find_refusal(status);
     const char *name = rh_wire_error_name(refusal->name);
     enum rh_stat stat = refusal->stat;
     char body[ANSWER_ROOM];
@@ -88,7 +93,15 @@ void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, co
     rh_put_str(&w, (struct rh_span){why, (uint32_t)strlen(why)});
     RH_PUT(&w, "}}\n");
     rh_assert(!w.full);
-    answer(sh, c, status, "application/json", refusal->fields, body, rh_writer_len(&w), keep);
+    answer(sh, c, status, "application/json", fields, body, rh_writer_len(&w), keep);
+}
+
+void rh_httpd_refuse(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *why,
+                     bool keep)
+{
+    const struct refusal *refusal = find_refusal(status);
+
+    refuse(sh, c, refusal, status, why, refusal->fields, keep);
 }
 
 static void answer_text(struct rh_shard *sh, struct rh_conn *c, unsigned status, const char *text,
@@ -201,7 +214,8 @@ static size_t respond(struct rh_shard *sh, struct rh_conn *c, const uint8_t *lef
     if (page == PAGE_NONE)
         rh_httpd_refuse(sh, c, 404, "there is nothing at this path", keep);
     else if (method != RH_HTTP_GET && method != RH_HTTP_HEAD)
-        rh_httpd_refuse(sh, c, 405, "this path answers GET and HEAD", keep);
+        refuse(sh, c, find_refusal(405), 405, "this path answers GET and HEAD",
+               "Allow: GET, HEAD\r\n", keep);
     else if (page == PAGE_METRICS)
         metrics(sh, c, keep);
     else if (page == PAGE_READYZ)

@@ -566,6 +566,26 @@ RH_TEST(http1, responses_fit_whole_or_not_at_all)
     RH_EQ_STR(rh_http_reason(299), "Unknown");
 }
 
+/* RFC 9110 5.6.7. */
+RH_TEST(http1, dates_are_written_as_date_has_them)
+{
+    static const struct {
+        uint64_t unix_s;
+        const char *text;
+    } cases[] = {
+        {784111777, "Sun, 06 Nov 1994 08:49:37 GMT"}, /* the RFC's own */
+        {0, "Thu, 01 Jan 1970 00:00:00 GMT"},         {951782399, "Mon, 28 Feb 2000 23:59:59 GMT"},
+        {951782400, "Tue, 29 Feb 2000 00:00:00 GMT"}, {1798761599, "Thu, 31 Dec 2026 23:59:59 GMT"},
+        {4107542400, "Mon, 01 Mar 2100 00:00:00 GMT"}};
+
+    for (size_t i = 0; i < RH_COUNT(cases); i++) {
+        char *dst = (char *)rh_guard(NULL, RH_HTTP_DATE);
+
+        rh_http_date(dst, cases[i].unix_s);
+        RH_EQ_STR(dst, cases[i].text);
+    }
+}
+
 RH_TEST(http1, response_heads_are_read_by_the_client)
 {
     static const char wire[] = "HTTP/1.1 101 Switching Protocols\r\nA: b\r\n\r\nrest";
