@@ -18,7 +18,7 @@
 #include "proto/mask.h"
 #include "tools/load/envelope.h"
 
-#define BYTES_FIRST 256
+#define BYTES_FIRST 64
 #define OP_BITS     2
 
 uint64_t load_conn_tag(const struct load_conn *c, unsigned op)
@@ -43,7 +43,8 @@ void load_conn_set_state(struct load_worker *w, struct load_conn *c, enum load_s
 
 void load_conn_fini(struct load_conn *c)
 {
-    rh_mem_free(c->shake);
+    load_open_free(c);
+    rh_mem_free(c->tail);
     rh_mem_free(c->whole.at);
     rh_mem_free(c->out.at);
     rh_mem_free(c->flight.at);
@@ -55,7 +56,7 @@ void load_conn_fini(struct load_conn *c)
 
 static void close_when_idle(struct load_worker *w, struct load_conn *c)
 {
-    if (c->state != LOAD_DEAD || c->fd < 0 || c->receiving || c->sending)
+    if (c->state != LOAD_DEAD || c->fd < 0 || c->connecting || c->receiving || c->sending)
         return;
     rh_uring_abort(w->uring, c->fd); /* a reset: no port of ours is kept busy */
     c->fd = -1;
@@ -64,7 +65,7 @@ static void close_when_idle(struct load_worker *w, struct load_conn *c)
 static void end(struct load_worker *w, struct load_conn *c)
 {
     load_conn_set_state(w, c, LOAD_DEAD);
-    if (c->fd >= 0 && (c->receiving || c->sending))
+    if (c->fd >= 0 && (c->connecting || c->receiving || c->sending))
         rh_uring_shutdown(w->uring, c->fd, SHUT_RDWR);
     close_when_idle(w, c);
 }
@@ -171,6 +172,12 @@ void load_conn_flush(struct load_worker *w, struct load_conn *c)
     rh_uring_send(w->uring, c->fd, c->flight.at, c->flight.len, load_conn_tag(c, LOAD_OP_SEND));
 }
 
+static void release(struct load_bytes *b)
+{
+    rh_mem_free(b->at);
+    *b = (struct load_bytes){NULL, 0, 0};
+}
+
 static void on_sent(struct load_worker *w, struct load_conn *c, int res)
 {
     c->sending = false;
@@ -184,6 +191,8 @@ static void on_sent(struct load_worker *w, struct load_conn *c, int res)
         load_pace_pump(w, c, rh_clock_mono_ns());
     if (c->out.len > 0)
         make_dirty(w, c);
+    if (c->index >= w->senders) /* it has said what it had to, for a long time perhaps */
+        release(&c->flight);
 }
 
 /* ---- receiving ---- */
@@ -261,13 +270,30 @@ static void on_event(struct load_worker *w, struct load_conn *c, const struct rh
     }
 }
 
+static void keep_tail(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len)
+{
+    rh_assert(len <= RH_WS_TAIL_MAX);
+    if (len == 0)
+        return;
+    if (!c->tail)
+        c->tail = rh_mem_alloc(RH_WS_TAIL_MAX);
+    if (!c->tail) {
+        load_conn_fail(w, c, "no memory for half a header");
+        return;
+    }
+    memcpy(c->tail, at, len);
+    c->tail_len = (uint8_t)len;
+}
+
 /* `len` bytes at `at`, with room for the tail in front of them. */
 static void feed(struct load_worker *w, struct load_conn *c, uint8_t *at, size_t len)
 {
-    at -= c->tail_len;
-    len += c->tail_len;
-    memcpy(at, c->tail, c->tail_len);
-    c->tail_len = 0;
+    if (c->tail_len > 0) {
+        at -= c->tail_len;
+        len += c->tail_len;
+        memcpy(at, c->tail, c->tail_len);
+        c->tail_len = 0;
+    }
     while (is_alive(c)) {
         struct rh_ws_event ev;
         size_t used = rh_ws_feed(&c->ws, at, len, &ev);
@@ -275,9 +301,7 @@ static void feed(struct load_worker *w, struct load_conn *c, uint8_t *at, size_t
         at += used;
         len -= used;
         if (ev.kind == RH_WS_MORE) {
-            rh_assert(len <= sizeof(c->tail));
-            memcpy(c->tail, at, len);
-            c->tail_len = (uint32_t)len;
+            keep_tail(w, c, at, len);
             return;
         }
         on_event(w, c, &ev);
@@ -320,7 +344,10 @@ void load_conn_on_cqe(struct load_worker *w, const struct rh_cqe *cqe)
 
     switch (cqe->tag & ((1u << OP_BITS) - 1)) {
     case LOAD_OP_CONNECT:
+        c->connecting = false;
         load_open_connected(w, c, cqe->res);
+        if (c->state == LOAD_DEAD)
+            close_when_idle(w, c);
         break;
     case LOAD_OP_RECV:
         w->now_ns = rh_clock_mono_ns();

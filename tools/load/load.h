@@ -31,7 +31,7 @@
 #define LOAD_HANDSHAKES   256                   /* in progress at a time, each worker */
 #define LOAD_STALL_NS     UINT64_C(10000000000) /* without one being finished: the server hangs */
 #define LOAD_DRAIN_NS     UINT64_C(5000000000)  /* how long to wait for what is outstanding */
-#define LOAD_GOODBYE_NS   UINT64_C(2000000000)  /* how long to wait for closing handshakes */
+#define LOAD_GOODBYE_NS   UINT64_C(2000000000)  /* without one closing handshake being finished */
 #define LOAD_OUT_BYTES    (1u << 20)            /* unsent bytes of a connection: then it holds */
 #define LOAD_LATE_NS      UINT64_C(1000000)     /* the tool itself is late from here on */
 #define LOAD_BUSY_PERCENT 90                    /* of a CPU: the tool is the bottleneck above */
@@ -101,24 +101,25 @@ struct load_bytes {
     uint32_t len, room;
 };
 
+/* Small, as there may be 200,000. What an idle one does not need has memory only while it does. */
 struct load_conn {
     uint32_t index;  /* in its worker */
     uint32_t number; /* in the whole run */
-    uint8_t state;
-    bool receiving; /* the kernel has a receive of ours */
-    bool sending;   /* the kernel has `flight` */
-    bool dirty;     /* stands in the worker's list: `out` has bytes */
-    bool slow;      /* fanout: once open it does not read any more */
-    bool welcomed;  /* ringhub's welcome has come */
     int fd;
     uint8_t key[4];
-    uint64_t started_ns;          /* when it began to connect */
-    struct load_handshake *shake; /* until it is upgraded */
+    uint8_t state;
+    bool connecting : 1; /* the kernel has a connect of ours, */
+    bool receiving : 1;  /* a receive, */
+    bool sending : 1;    /* `flight` */
+    bool dirty : 1;      /* stands in the worker's list: `out` has bytes */
+    bool slow : 1;       /* fanout: once open it does not read any more */
+    bool welcomed : 1;   /* ringhub's welcome has come */
+    uint8_t tail_len;
+    uint8_t *tail;                /* what the parser wants to see again */
+    struct load_handshake *shake; /* from connecting until it is open */
 
     struct rh_ws ws;
-    uint32_t tail_len;
-    uint8_t tail[RH_WS_TAIL_MAX]; /* what the parser wants to see again */
-    struct load_bytes whole;      /* send, fanout: a message that came in pieces */
+    struct load_bytes whole; /* send, fanout: a message that came in pieces */
 
     struct load_bytes out;    /* being filled */
     struct load_bytes flight; /* with the kernel */
@@ -169,12 +170,14 @@ struct load_worker {
     uint64_t pace_round; /* and the how manieth */
     uint8_t *scratch;    /* a message before it is masked */
     size_t scratch_room;
-    bool greets;         /* the path is ringhub's: connections begin with a welcome */
-    uint64_t now_ns;     /* when the bytes that are being looked at had come */
-    uint32_t text_bytes; /* fanout: of a message as ringhub sends it */
+    bool greets;                  /* the path is ringhub's: connections begin with a welcome */
+    struct load_request *request; /* what connections ask for, but for names and keys */
+    uint64_t now_ns;              /* when the bytes that are being looked at had come */
+    uint32_t text_bytes;          /* fanout: of a message as ringhub sends it */
     struct load_copy copies[LOAD_COPIES]; /* fanout: of message n: copies[n % LOAD_COPIES] */
     struct load_audience audience;        /* fanout: its readers */
     uint64_t until_ns;                    /* of draining or saying goodbye */
+    uint32_t ended;                       /* connections, as saying goodbye saw them last */
     uint64_t checked_ns; /* when all connections were looked at last, to see whether it is over */
     int rc;              /* why it gave up, RH_OK otherwise */
     struct rh_fault fault;
@@ -286,6 +289,9 @@ void load_pace_latency(struct load_worker *w, struct rh_hist *h, uint64_t intend
 
 /* ---- open.c ---- */
 
+/* What all connections of a worker will ask for; RH_ENOMEM. */
+int load_open_init(struct load_worker *w);
+void load_open_fini(struct load_worker *w);               /* accepts zeroed memory */
 void load_open_some(struct load_worker *w, uint64_t now); /* as many as may be in progress */
 void load_open_connected(struct load_worker *w, struct load_conn *c, int res);
 /* Takes the server's answer from the front of the bytes; returns how many belong to it. */
@@ -293,6 +299,7 @@ size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_
 void load_open_welcome(struct load_worker *w, struct load_conn *c);
 void load_open_joined(struct load_worker *w, struct load_conn *c);
 void load_open_ended(struct load_worker *w, struct load_conn *c); /* refused: fewer in progress */
+void load_open_free(struct load_conn *c);
 void load_open_goodbye(struct load_worker *w, struct load_conn *c);
 
 /* Names that the tool gives, with a zero; return their length. */

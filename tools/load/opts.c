@@ -81,6 +81,14 @@ static bool read_rate(const char *text, double *ret)
     return true;
 }
 
+static bool is_printable(const char *url)
+{
+    for (; *url; url++)
+        if (*url <= ' ' || *url > '~' || *url == '#')
+            return false;
+    return true;
+}
+
 /* ws://HOST:PORT/PATH; without a port 80, without a path "/". */
 static bool read_url(const char *url, struct load_opts *o)
 {
@@ -93,7 +101,7 @@ static bool read_url(const char *url, struct load_opts *o)
         return false;
     path = strchr(host, '/');
     len = path ? (size_t)(path - host) : strlen(host);
-    if (len == 0 || len >= sizeof(o->host) || url[strcspn(url, "# \t\r\n")] != '\0')
+    if (len == 0 || len >= sizeof(o->host) || !is_printable(url))
         return false;
     memcpy(o->host, host, len);
     o->host[len] = '\0';

@@ -2,7 +2,7 @@
  *
  *     OPENING -- all handshakes ended --> READY -- the start is set and here --> RUNNING
  *     RUNNING -- the end is here --> DRAINING -- nothing outstanding, or 5 s --> DRAINED
- *     READY or DRAINED -- goodbye --> CLOSING -- all closed, or 2 s --> ENDED
+ *     READY or DRAINED -- goodbye --> CLOSING -- all closed, or none in 2 s --> ENDED
  *
  * A pass: see whether a phase is over, make due what is due, send each connection's frames in one
  * piece, submit and collect. After a pass with many completions it asks without sleeping, which
@@ -21,7 +21,7 @@
 #include "tools/load/load.h"
 
 #define NAP_NS   UINT64_C(20000000)
-#define CHECK_NS UINT64_C(2000000) /* between two looks at all connections */
+#define CHECK_NS UINT64_C(10000000) /* between two looks at all connections */
 #define CQES     256
 #define BUSY     16 /* so many completions: there may be more */
 #define SLACK_NS 1  /* of the thread's timers: the usual 50 us would be the tool's own latency */
@@ -53,7 +53,7 @@ static void deal_connections(struct load_worker *w)
             load_flow_init(&c->flow, c->number, o->mode->users);
         }
     w->conns_count = at;
-    w->senders = o->mode->fans_out ? w->number == 0 : at;
+    w->senders = o->mode->fans_out ? w->number == 0 : o->mode->sends ? at : 0;
 }
 
 int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number)
@@ -75,7 +75,7 @@ int load_worker_init(struct load_worker *w, struct load_run *run, unsigned numbe
         return RH_ENOMEM;
     deal_connections(w);
     rh_assert(w->conns_count <= share);
-    if (rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
+    if (load_open_init(w) < 0 || rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
         rh_hist_init(&w->upgrade) < 0 || rh_hist_init(&w->welcome) < 0 ||
         rh_hist_init(&w->late) < 0)
         return RH_ENOMEM;
@@ -89,6 +89,7 @@ void load_worker_fini(struct load_worker *w)
     for (uint32_t i = 0; i < LOAD_COPIES; i++)
         rh_mem_free(w->copies[i].text.at);
     load_audience_fini(&w->audience);
+    load_open_fini(w);
     rh_mem_free(w->conns);
     rh_mem_free(w->dirty);
     rh_mem_free(w->scratch);
@@ -190,7 +191,8 @@ static void begin_closing(struct load_worker *w, uint64_t now)
 
 static void closing(struct load_worker *w, uint64_t now)
 {
-    bool late = now >= w->until_ns, done = true;
+    bool late = now >= w->until_ns;
+    uint32_t ended = 0;
 
     if (!late && now < w->checked_ns + CHECK_NS)
         return;
@@ -200,10 +202,13 @@ static void closing(struct load_worker *w, uint64_t now)
 
         if (late && c->state == LOAD_GOODBYE)
             load_conn_fail(w, c, "no goodbye"); /* no fault, but an end */
-        done = done && c->fd < 0;
+        ended += c->fd < 0;
     }
-    if (done || now >= w->until_ns + LOAD_GOODBYE_NS)
+    if (ended == w->conns_count || now >= w->until_ns + LOAD_GOODBYE_NS)
         set_phase(w, LOAD_ENDED);
+    if (!late && ended != w->ended)
+        w->until_ns = now + LOAD_GOODBYE_NS;
+    w->ended = ended;
 }
 
 static void step_phase(struct load_worker *w, uint64_t now)
