@@ -282,8 +282,10 @@ class Server:
         self.thread.join(10)
 
 
-def bench(*args, timeout=40):
-    return subprocess.run([BENCH, *args], capture_output=True, text=True, timeout=timeout)
+def bench(*args, timeout=40, files=None):
+    """`files` is its limit of open files, which decides where descriptors live."""
+    limit = ["prlimit", f"--nofile={files}"] if files else []
+    return subprocess.run([*limit, BENCH, *args], capture_output=True, text=True, timeout=timeout)
 
 
 class WithServer(unittest.TestCase):
@@ -461,6 +463,53 @@ class FanoutFaults(WithServer):
         self.assertEqual(figures["counts"]["opened"], 5)
         self.assertEqual(figures["counts"]["completed"], 2 * figures["counts"]["sent"])
         self.assertGreater(figures["counts"]["sent"], 20)
+
+
+class DirectDescriptors(WithServer):
+    """A limit of 100 open files leaves each thread's table 36: the tool behaves as it did."""
+
+    def run_mode(self, mode, path, *args, duration=BRIEF):
+        warmup = () if mode == "connect" else ("--warmup", "0ms")
+        return bench(mode, "--url", self.server.url(path), "--duration", duration, *warmup, *args,
+                     files=100)
+
+    def test_more_connections_than_open_files_take_more_threads(self):
+        for mode, path in (("connect", "/echo"), ("echo", "/echo"), ("send", "/send-"),
+                           ("fanout", "/fanout")):
+            with self.subTest(mode=mode):
+                result = self.run_mode(mode, path, "--connections", "108")
+                self.assert_fine(result)
+                self.assertIn("108 connections, 3 threads with direct descriptors", result.stdout)
+                self.assertIn("108 opened", result.stdout)
+
+    def test_slow_readers_count_as_well(self):
+        result = self.run_mode("fanout", "/fanout", "--connections", "30", "--slow", "7", "--rate",
+                               "20")
+        self.assert_fine(result)
+        self.assertIn("2 threads with direct descriptors", result.stdout)
+
+    def test_too_few_threads_are_refused_in_a_sentence(self):
+        result = self.run_mode("echo", "/echo", "--connections", "109", "--threads", "3")
+        self.assertEqual(result.returncode, 2, result.stdout)
+        self.assertIn("109 connections need 4 threads, not 3", result.stderr)
+
+    def test_what_fits_stays_an_open_file(self):
+        result = self.run_mode("echo", "/echo", "--connections", "30", "--json", "-")
+        figures = json.loads(result.stdout)
+        self.assertEqual((figures["direct"], figures["threads"]), (False, 1))
+
+    def test_faults_are_found_as_ever(self):
+        for fault, words in (("close", "connections broken"), ("reset", "connections broken"),
+                             ("flip", "messages corrupted"), ("swap", "messages reordered")):
+            with self.subTest(fault=fault):
+                self.assert_fault(self.run_mode("echo", "/echo-" + fault, "--connections", "40",
+                                                "--depth", "4", duration="1s"), words)
+
+    def test_nobody_listening_is_refused(self):
+        result = bench("echo", "--url", "ws://127.0.0.1:1/", "--duration", BRIEF, "--connections",
+                       "50", files=100)
+        self.assert_fault(result, "connections refused")
+        self.assertIn("50 connections refused", result.stdout)
 
 
 class Waits(WithServer):
@@ -688,7 +737,7 @@ class Usage(unittest.TestCase):
     URL = ("--url", "ws://127.0.0.1:9/")
 
     def assert_usage(self, words, *args):
-        result = bench(*args)
+        result = bench(*args, files=1000)
         self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
         self.assertIn(words, result.stderr)
         self.assertEqual(result.stdout, "")
@@ -716,12 +765,13 @@ class Usage(unittest.TestCase):
                 ("no rooms", ("fanout", "--url", "ws://127.0.0.1:9/ws?rooms=x")),
                 ("need 3 source addresses", ("fanout", *u, "--slow", "20000",
                                              "--source-addresses", "127.0.0.2-127.0.0.3")),
-                ("open files", ("fanout", *u, "--slow", "9999999")),
+                ("and 64 are the most", ("fanout", *u, "--slow", "9999999")),
                 ("need 3 source addresses", ("echo", *u, "--connections", "20001",
                                              "--source-addresses", "127.0.0.2-127.0.0.3")),
                 ("IPv4", ("echo", "--url", "ws://[::1]:9/", "--source-addresses", "127.0.0.2")),
                 ("more than there are connections", ("echo", *u, "--threads", "2")),
                 ("open files", ("echo", *u, "--connections", "9999999")),
+                ("need 2 threads, not 1", ("echo", *u, "--connections", "937", "--threads", "1")),
                 ("running server", ("echo", *u, "--pid", "2147483646")),
                 ("--json /no/such", ("echo", *u, "--json", "/no/such/dir/x"))):
             with self.subTest(args=args):

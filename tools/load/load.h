@@ -267,6 +267,8 @@ size_t load_mode_room(const struct load_opts *opts);
 
 /* ---- worker.c, pace.c ---- */
 
+/* How many connections a thread has at most, with those of --slow. */
+uint32_t load_worker_share(const struct load_opts *opts);
 /* Allocates what the thread will need; the thread itself is load_worker_main. */
 int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number);
 void load_worker_fini(struct load_worker *w); /* after joining; accepts zeroed memory */

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include "core/clock.h"
+#include "core/err.h"
 #include "core/mem.h"
 #include "proto/json.h"
 #include "proto/upgrade.h"
@@ -192,7 +193,13 @@ static int make_socket(struct load_worker *w, struct load_conn *c, struct rh_fau
     delay_ack(fd);
     if (c->slow)
         narrow(fd);
-    c->fd = fd;
+    rc = o->direct ? rh_uring_adopt(w->uring, fd, &c->fd) : RH_OK;
+    if (rc < 0) {
+        rh_sock_close(fd);
+        return rh_fault_set(fault, rc, "no place for its direct descriptor");
+    }
+    if (!o->direct)
+        c->fd = fd;
     return RH_OK;
 }
 

@@ -192,7 +192,7 @@ static const struct option_row {
     [WARMUP] = {"--warmup", "T", true, "a time such as 500ms, 5s or 2m",
                 "how long to send before measuring (default 1s)"},
     [THREADS] = {"--threads", "N", false, "a number from 1 to 64",
-                 "threads of the load tool (default 1)"},
+                 "threads of the load tool (default 1, more where open files would not do)"},
     [SOURCES] = {"--source-addresses", "A[-B]", false,
                  "an IPv4 address or a range such as 127.0.0.2-127.0.0.40",
                  "connect from these, in turn; at most 10,000 connections from each"},
@@ -396,7 +396,7 @@ static int set_mode(struct load_opts *o, const char *name, struct rh_fault *faul
 int load_opts_parse(int argc, char **argv, struct load_opts *ret_opts, enum load_wish *ret_wish,
                     struct rh_fault *fault)
 {
-    struct load_opts o = {.threads = 1, .size = 64, .duration_ns = 10 * S, .warmup_ns = 1 * S};
+    struct load_opts o = {.size = 64, .duration_ns = 10 * S, .warmup_ns = 1 * S};
     bool given[IDS] = {false};
     int rc;
 
@@ -446,4 +446,12 @@ bool load_opts_source(const struct load_opts *opts, uint32_t number, struct rh_a
     *ret_addr = opts->source;
     at->sin_addr.s_addr = htonl(ntohl(at->sin_addr.s_addr) + number % opts->sources);
     return true;
+}
+
+void load_opts_source_text(const struct load_opts *opts, uint32_t number, char dst[RH_ADDR_TEXT])
+{
+    struct rh_addr addr = {.len = 0};
+
+    load_opts_source(opts, number, &addr);
+    inet_ntop(AF_INET, &((struct sockaddr_in *)&addr.at)->sin_addr, dst, RH_ADDR_TEXT);
 }

@@ -37,9 +37,10 @@ struct load_opts {
 
     uint32_t connections; /* that read; fanout: and so many more that do not */
     uint32_t slow;
-    uint32_t threads;
-    uint32_t depth; /* closed loop, if rate is 0 */
-    double rate;    /* open loop: messages a second, of all senders together */
+    uint32_t threads; /* 0 until load_run_files has chosen */
+    bool direct;      /* descriptors in the threads' rings: as files there would be too many */
+    uint32_t depth;   /* closed loop, if rate is 0 */
+    double rate;      /* open loop: messages a second, of all senders together */
     uint32_t size;
     uint64_t duration_ns;
     uint64_t warmup_ns;
@@ -61,5 +62,7 @@ void load_opts_help(FILE *to);
 
 /* The address that connection `number` comes from, into `ret_addr`; false: the system's choice. */
 bool load_opts_source(const struct load_opts *opts, uint32_t number, struct rh_addr *ret_addr);
+/* The same without a port, for a person; there are sources. */
+void load_opts_source_text(const struct load_opts *opts, uint32_t number, char dst[RH_ADDR_TEXT]);
 
 #endif

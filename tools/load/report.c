@@ -150,8 +150,15 @@ static void print_head(const struct load_result *r, FILE *to)
 
     fprintf(to, "%-13s%s, %u connections, %u thread%s", o->mode->name, o->url, o->connections,
             o->threads, o->threads > 1 ? "s" : "");
-    if (o->sources)
-        fprintf(to, " from %u addresses", o->sources);
+    if (o->direct)
+        fprintf(to, " with direct descriptors");
+    if (o->sources) {
+        char first[RH_ADDR_TEXT], last[RH_ADDR_TEXT];
+
+        load_opts_source_text(o, 0, first);
+        load_opts_source_text(o, o->sources - 1, last);
+        fprintf(to, o->sources > 1 ? " from %s to %s" : " from %s", first, last);
+    }
     if (o->mode->fans_out)
         fprintf(to, ", %s", o->broadcast ? "broadcasts" : "one room");
     if (o->slow)

@@ -66,6 +66,13 @@ static void put_opts(const struct load_opts *o, FILE *to)
     put_text(to, "url", o->url);
     fprintf(to, ",\"connections\":%u,\"threads\":%u,\"source_addresses\":%u,\"duration_ns\":%llu",
             o->connections, o->threads, o->sources, (unsigned long long)o->duration_ns);
+    fprintf(to, ",\"direct\":%s", o->direct ? "true" : "false");
+    if (o->sources) {
+        char first[RH_ADDR_TEXT];
+
+        load_opts_source_text(o, 0, first);
+        fprintf(to, ",\"first_source\":\"%s\"", first);
+    }
     if (!o->mode->sends)
         return;
     if (o->mode->fans_out)

@@ -34,23 +34,45 @@ static void on_signal(int number)
     signalled = 1;
 }
 
-int load_run_files(const struct load_opts *opts, struct rh_fault *fault)
+/* Direct descriptors are no files, but each ring's table has at most `limit` of them. */
+static int check_tables(struct load_opts *o, uint64_t limit, struct rh_fault *fault)
 {
-    struct rlimit files;
-    rlim_t need = (rlim_t)opts->connections + opts->slow + FILES_MORE + 4 * opts->threads;
+    uint64_t table = limit > FILES_MORE + 2 ? (limit - FILES_MORE) & ~1ull : 2; /* pairs */
+    uint64_t all = (uint64_t)o->connections + o->slow, need = (all + table - 1) / table;
 
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        return RH_OK; /* then each socket() will tell */
-    if (files.rlim_max != RLIM_INFINITY && files.rlim_max < need)
-        return rh_fault_set(
-            fault, RH_EINVAL,
-            "%u connections need %llu open files, but the hard limit is %llu: raise "
-            "it (ulimit -Hn), or run several load tools",
-            opts->connections + opts->slow, (unsigned long long)need,
-            (unsigned long long)files.rlim_max);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-    return RH_OK;
+    if (o->threads == 0)
+        o->threads = (uint32_t)RH_MIN(need, LOAD_THREADS_MAX);
+    if (load_worker_share(o) <= table)
+        return RH_OK;
+    if (need > LOAD_THREADS_MAX)
+        return rh_fault_set(fault, RH_EINVAL,
+                            "%llu connections need %llu threads, and %d are the most: the limit of "
+                            "open files, %llu, bounds what each can hold (ulimit -Hn)",
+                            (unsigned long long)all, (unsigned long long)need, LOAD_THREADS_MAX,
+                            (unsigned long long)limit);
+    return rh_fault_set(
+        fault, RH_EINVAL,
+        "%llu connections need %llu threads, not %u: the limit of open files, %llu, "
+        "bounds what each can hold (--threads, or ulimit -Hn)",
+        (unsigned long long)all, (unsigned long long)need, o->threads, (unsigned long long)limit);
+}
+
+int load_run_files(struct load_opts *opts, struct rh_fault *fault)
+{
+    uint32_t threads = RH_MAX(opts->threads, 1u);
+    uint64_t need = (uint64_t)opts->connections + opts->slow + FILES_MORE + 4 * threads;
+    struct rlimit files;
+    int rc = RH_OK;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+        opts->direct = files.rlim_max != RLIM_INFINITY && files.rlim_max < need;
+    } /* else each socket() will tell */
+    if (opts->direct)
+        rc = check_tables(opts, files.rlim_max, fault);
+    opts->threads = RH_MAX(opts->threads, 1u);
+    return rc;
 }
 
 /* ---- looking at the workers ---- */

@@ -26,13 +26,6 @@
 #define BUSY     16 /* so many completions: there may be more */
 #define SLACK_NS 1  /* of the thread's timers: the usual 50 us would be the tool's own latency */
 
-static const struct rh_uring_opts uring_opts = {
-    .sq_entries = 1024,
-    .cq_entries = 16384,
-    .buffers = 4096,
-    .headroom = (RH_WS_TAIL_MAX + 7) & ~7,
-};
-
 /* ---- life ---- */
 
 /* Pair p (connections 2p and 2p + 1) belongs to worker p % threads. */
@@ -56,10 +49,17 @@ static void deal_connections(struct load_worker *w)
     w->senders = o->mode->fans_out ? w->number == 0 : o->mode->sends ? at : 0;
 }
 
+uint32_t load_worker_share(const struct load_opts *opts)
+{
+    uint32_t pairs = (opts->connections + opts->slow + 1) / 2;
+
+    return (pairs + opts->threads - 1) / opts->threads * 2;
+}
+
 int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number)
 {
     const struct load_opts *o = run->opts;
-    size_t share = ((o->connections + o->slow) / 2 + o->threads) / o->threads * 2;
+    size_t share = load_worker_share(o);
 
     memset(w, 0, sizeof(*w));
     w->run = run;
@@ -295,6 +295,13 @@ static void leave(struct load_worker *w)
 void *load_worker_main(void *worker)
 {
     struct load_worker *w = worker;
+    const struct rh_uring_opts uring_opts = {
+        .sq_entries = 1024,
+        .cq_entries = 16384,
+        .buffers = 4096,
+        .headroom = (RH_WS_TAIL_MAX + 7) & ~7,
+        .files = w->run->opts->direct ? load_worker_share(w->run->opts) : 0,
+    };
     bool busy = true;
 
     rh_mem_thread_init();
@@ -304,9 +311,9 @@ void *load_worker_main(void *worker)
     w->rc = rh_uring_create(&uring_opts, &w->uring, &w->fault);
     while (w->rc == RH_OK && atomic_load_explicit(&w->phase, memory_order_relaxed) != LOAD_ENDED)
         busy = pass(w, busy);
-    for (uint32_t i = 0; i < w->conns_count; i++)
+    for (uint32_t i = 0; w->uring && i < w->conns_count; i++)
         if (w->conns[i].fd >= 0)
-            rh_sock_close(w->conns[i].fd);
+            rh_uring_close(w->uring, w->conns[i].fd);
     leave(w);
     return NULL;
 }
