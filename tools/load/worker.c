@@ -230,6 +230,7 @@ static void step_phase(struct load_worker *w, uint64_t now)
     case LOAD_RUNNING:
         if (now < load_time(&w->run->end_ns))
             break;
+        load_pace_run(w, now); /* the last ones, if the end was seen late */
         w->until_ns = now + LOAD_DRAIN_NS;
         set_phase(w, LOAD_DRAINING);
         break;
