@@ -137,6 +137,8 @@ class Server:
     def __init__(self):
         self.users = {}
         self.rooms = {}
+        self.held = 0  # connections of mode connect
+        self.ponged = 0
         self.loop = asyncio.new_event_loop()
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -172,6 +174,8 @@ class Server:
                 await self.send(ws, fault, query["user_id"][0])
             elif name == "fanout":
                 await self.fanout(ws, fault, query)
+            elif name == "hold":
+                await self.hold(ws, fault)
             else:
                 await self.echo(ws, fault)
         except websockets.ConnectionClosed:
@@ -213,6 +217,19 @@ class Server:
             if kept is not None and not hit:
                 await ws.send(kept)
                 kept = None
+
+    async def hold(self, ws, fault):
+        """Pings each connection once; with a fault every third ends when all are there."""
+        self.held += 1
+        hit = self.held % 3 == 0
+        await (await ws.ping(b"still there?"))
+        self.ponged += 1
+        await asyncio.sleep(0.3)
+        if hit and fault == "close":
+            await ws.close(1011, "tired")
+        if hit and fault == "reset":
+            ws.transport.abort()
+        await ws.wait_closed()
 
     async def send(self, ws, fault, user):
         self.users[user] = ws
@@ -633,6 +650,22 @@ class FanoutOfRinghub(unittest.TestCase):
                     self.assertGreater(figures["text_bytes"], figures["size"])
 
 
+class ManyOfRinghub(unittest.TestCase):
+    """More connections to a loopback address than one source address is good for."""
+
+    def test_they_come_from_several_addresses_and_all_are_greeted(self):
+        hub = Hub()
+        self.addCleanup(hub.stop)
+        result = bench("connect", "--url", hub.url + "/ws", "--connections", "10001", "--duration",
+                       "500ms", "--pid", str(hub.pid), "--json", "-", timeout=120)
+        figures = json.loads(result.stdout)
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.assertEqual((figures["source_addresses"], figures["first_source"]), (2, "127.0.0.2"))
+        self.assertEqual(figures["counts"]["opened"], 10001)
+        self.assertEqual(figures["until_welcome"]["count"], 10001)
+        self.assertGreater(figures["server"]["rss_per_connection"], 0)
+
+
 class Figures(WithServer):
     def test_json_holds_the_figures_and_its_buckets_add_up(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -679,12 +712,47 @@ class Figures(WithServer):
         self.assertGreaterEqual(slow, 30)  # 200/s for the 200 ms in which more than 100 are left
         self.assertGreater(figures["latency"]["max"], 250_000_000)
 
+    def connect(self, path, *args):
+        self.server.held = self.server.ponged = 0
+        return bench("connect", "--url", self.server.url(path), "--connections", "50",
+                     "--duration", "700ms", "--pid", str(os.getpid()), *args)
+
     def test_connect_holds_and_tells_of_memory(self):
-        result = bench("connect", "--url", self.server.url("/echo"), "--connections", "50",
-                       "--duration", "200ms", "--pid", str(os.getpid()))
+        result = self.connect("/hold")
         self.assert_fine(result)
-        self.assertIn("50 opened", result.stdout)
-        self.assertIn("bytes resident per connection", result.stdout)
+        for words in ("50 opened", "MB resident before", "bytes resident per connection",
+                      "bytes of kernel objects", "of TCP buffers", "per connection and second",
+                      "us of CPU per connection opened", "50 pings of the server were answered"):
+            self.assertIn(words, result.stdout)
+
+    def test_figures_of_connect_fit_each_other(self):
+        result = self.connect("/hold", "--json", "-", "--threads", "2")
+        figures = json.loads(result.stdout)
+        server, tool = figures["server"], figures["tool"]
+        self.assertTrue(figures["ok"])
+        self.assertEqual((figures["counts"]["opened"], figures["counts"]["pings"]), (50, 50))
+        self.assertEqual(self.server.ponged, 50)
+        self.assertEqual(figures["until_101"]["count"], 50)
+        for name in ("rss", "anon"):
+            grown = server[name + "_after"] - server[name + "_before"]
+            self.assertAlmostEqual(server[name + "_per_connection"], grown / 50, delta=0.1)
+        for name in ("slab", "tcp_bytes"):
+            grown = server[name + "_after"] - server[name + "_before"]
+            self.assertAlmostEqual(server[name + "_per_connection_both_ends"], grown / 50, delta=0.1)
+        self.assertGreater(server["sockets_after"], 0)
+        idle = server["cpu_ns"] / 50 / figures["window_seconds"]
+        self.assertAlmostEqual(server["idle_ns_per_connection_second"], idle, delta=1 + idle / 99)
+        self.assertGreater(server["cpu_ns_per_connection"], 0)
+        self.assertGreater(tool["cpu_ns_per_connection"], 0)
+        self.assertEqual((len(tool["cpu_percent"]), len(tool["wait_percent"])), (2, 2))
+
+    def test_what_ends_while_it_is_held_is_broken(self):
+        for fault, words in (("close", "closed it with 1011 (tired)"), ("reset", "broke: ")):
+            with self.subTest(fault=fault):
+                result = self.connect("/hold-" + fault)
+                self.assert_fault(result, "connections broken")
+                self.assertIn("16 connections broken", result.stdout)
+                self.assertIn(words, result.stdout)
 
     def test_connections_come_from_the_source_addresses_in_turn(self):
         seen = set()

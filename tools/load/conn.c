@@ -256,6 +256,7 @@ static void on_event(struct load_worker *w, struct load_conn *c, const struct rh
             w->run->opts->mode->on_data(w, c, ev);
         break;
     case RH_WS_PING:
+        load_count(&w->counts.pings);
         load_conn_put_frame(w, c, RH_WS_OP_PONG, ev->data, ev->len);
         break;
     case RH_WS_CLOSE:

@@ -32,6 +32,7 @@
 #define LOAD_STALL_NS     UINT64_C(10000000000) /* without one being finished: the server hangs */
 #define LOAD_DRAIN_NS     UINT64_C(5000000000)  /* how long to wait for what is outstanding */
 #define LOAD_GOODBYE_NS   UINT64_C(2000000000)  /* without one closing handshake being finished */
+#define LOAD_SETTLE_NS    UINT64_C(1000000000)  /* connect: from the last handshake to holding */
 #define LOAD_OUT_BYTES    (1u << 20)            /* unsent bytes of a connection: then it holds */
 #define LOAD_LATE_NS      UINT64_C(1000000)     /* the tool itself is late from here on */
 #define LOAD_BUSY_PERCENT 90                    /* of a CPU: the tool is the bottleneck above */
@@ -56,6 +57,7 @@
     X(unexpected, true, "messages not expected (sent twice, or never asked for)")                  \
     X(rejected, true, "messages refused by the server")                                            \
     X(unsent, true, "messages not sent, as their connection was broken")                           \
+    X(pings, false, "pings answered")                                                              \
     X(held, false, "messages held back, as their connection still had others to send")
 
 struct load_counts {
@@ -153,6 +155,7 @@ struct load_worker {
     struct load_run *run;
     unsigned number;
     pthread_t thread;
+    pid_t tid; /* set by the thread before it is READY */
 
     /* The worker's own; after joining, the conductor's. */
     struct rh_uring *uring;

@@ -1,4 +1,4 @@
-/* tools/load/proc.c - /proc/PID/stat, task/ * /schedstat, status, and /proc/meminfo.
+/* tools/load/proc.c - /proc/PID/stat, task/ * /schedstat, status; /proc/meminfo, /proc/net/sockstat.
  *
  * Two sources for one thing: utime and stime tell user from system, but the tick samples them;
  * schedstat has the sum in nanoseconds, but not the parts. Whoever wants exact parts takes the sum
@@ -25,12 +25,31 @@ static bool read_file(const char *path, char *dst, size_t room)
     return len > 0;
 }
 
-/* The number behind "Name:" in kB, as bytes; 0 if there is none. */
-static uint64_t kb_of(const char *text, const char *name)
+/* The number behind `name`; 0 if there is none. */
+static uint64_t number_of(const char *text, const char *name)
 {
     const char *at = strstr(text, name);
 
-    return at ? strtoull(at + strlen(name), NULL, 10) * 1024 : 0;
+    return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+static uint64_t kb_of(const char *text, const char *name)
+{
+    return number_of(text, name) * 1024;
+}
+
+static void read_machine(struct load_proc *ret)
+{
+    char text[8192];
+    const char *tcp;
+
+    if (read_file("/proc/meminfo", text, sizeof(text)))
+        ret->slab = kb_of(text, "Slab:");
+    tcp = read_file("/proc/net/sockstat", text, sizeof(text)) ? strstr(text, "TCP:") : NULL;
+    if (!tcp)
+        return;
+    ret->sockets = number_of(tcp, " alloc ");
+    ret->tcp_bytes = number_of(tcp, " mem ") * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static uint64_t threads_cpu_ns(pid_t pid)
@@ -52,6 +71,17 @@ static uint64_t threads_cpu_ns(pid_t pid)
     if (dir)
         closedir(dir);
     return sum;
+}
+
+uint64_t load_proc_waited_ns(pid_t thread)
+{
+    char path[64], text[128];
+    unsigned long long waited;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/schedstat", (int)thread);
+    if (!read_file(path, text, sizeof(text)) || sscanf(text, "%*u %llu", &waited) != 1)
+        return 0;
+    return waited;
 }
 
 /* utime and stime are the 14th and 15th word; the second is a name in parentheses. */
@@ -78,8 +108,7 @@ void load_proc_read(pid_t pid, struct load_proc *ret)
     uint64_t tick_ns = 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
 
     memset(ret, 0, sizeof(*ret));
-    if (read_file("/proc/meminfo", text, sizeof(text)))
-        ret->slab = kb_of(text, "Slab:");
+    read_machine(ret);
     if (!read_ticks(pid, &ret->user_ns, &ret->system_ns))
         return;
     ret->there = true;

@@ -17,8 +17,13 @@ struct load_proc {
     uint64_t rss;       /* bytes of memory that are resident, */
     uint64_t rss_anon;  /* and of these its own, without files' pages */
     uint64_t slab;      /* bytes of the kernel's own objects, of the whole machine */
+    uint64_t sockets;   /* that are allocated, of all processes in this network namespace */
+    uint64_t tcp_bytes; /* in TCP's buffers, of the whole machine, in whole pages */
 };
 
 void load_proc_read(pid_t pid, struct load_proc *ret);
+
+/* For how long a thread of this process was ready to run and had no CPU; 0 where nobody counts. */
+uint64_t load_proc_waited_ns(pid_t thread);
 
 #endif

@@ -13,6 +13,8 @@
 #define MS 1e6
 #define S  1e9
 
+#define WAITED_PERCENT 5 /* of the time: more is worth a word */
+
 const struct load_percentile load_percentiles[LOAD_PERCENTILES] = {
     {"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999},
 };
@@ -23,7 +25,7 @@ static void server_figures(const struct load_result *r, struct load_figures *f)
 {
     bool connect = !r->opts->mode->sends;
     const struct load_proc *from = connect ? &r->before : &r->begin.server;
-    const struct load_proc *to = connect ? &r->opened : &r->end.server;
+    const struct load_proc *to = connect ? &r->opened.server : &r->end.server;
     double per = connect ? (double)r->totals.opened : (double)f->completed;
     double cpu = (double)to->cpu_ns - (double)from->cpu_ns;
     double user = (double)to->user_ns - (double)from->user_ns;
@@ -38,16 +40,44 @@ static void server_figures(const struct load_result *r, struct load_figures *f)
     f->server_system_ns = f->server_ns * (1 - share);
 }
 
-static void memory_figures(const struct load_result *r, struct load_figures *f)
+/* How busy the tool was: mode connect while opening, else in the window. */
+static void tool_figures(const struct load_result *r, struct load_figures *f)
+{
+    bool connect = !r->opts->mode->sends;
+    double span = connect ? (double)r->open_ns : f->seconds * S;
+
+    for (uint32_t i = 0; i < r->opts->threads && span > 0; i++) {
+        uint64_t used = connect ? r->opened.tool_ns[i] : r->end.tool_ns[i] - r->begin.tool_ns[i];
+        uint64_t waited = connect ? r->opened.wait_ns[i] : r->end.wait_ns[i] - r->begin.wait_ns[i];
+
+        f->tool_percent[i] = 100 * (double)used / span;
+        f->tool_wait_percent[i] = 100 * (double)waited / span;
+        f->tool_all_percent += f->tool_percent[i];
+    }
+}
+
+static double grown(uint64_t from, uint64_t to)
+{
+    return (double)to - (double)from;
+}
+
+/* Mode connect. */
+static void holding_figures(const struct load_result *r, struct load_figures *f)
 {
     double per = (double)r->totals.opened;
     const struct load_proc *from = &r->before, *to = &r->end.server;
 
-    if (r->opts->mode->sends || per == 0 || !from->there || !to->there)
+    if (per == 0)
         return;
-    f->rss = ((double)to->rss - (double)from->rss) / per;
-    f->anon = ((double)to->rss_anon - (double)from->rss_anon) / per;
-    f->slab = ((double)to->slab - (double)from->slab) / per;
+    f->open_tool_ns = f->tool_all_percent / 100 * (double)r->open_ns / per;
+    if (!from->there || !to->there)
+        return;
+    if (f->seconds > 0)
+        f->idle_ns = grown(r->begin.server.cpu_ns, to->cpu_ns) / per / f->seconds;
+    f->rss = grown(from->rss, to->rss) / per;
+    f->anon = grown(from->rss_anon, to->rss_anon) / per;
+    f->slab = grown(from->slab, to->slab) / per;
+    f->tcp = grown(from->tcp_bytes, to->tcp_bytes) / per;
 }
 
 void load_figures_make(const struct load_result *r, struct load_figures *ret)
@@ -58,11 +88,10 @@ void load_figures_make(const struct load_result *r, struct load_figures *ret)
     ret->seconds = (double)(r->end.at_ns - r->begin.at_ns) / S;
     ret->completed = r->end.completed - r->begin.completed;
     ret->rate = ret->seconds > 0 ? (double)ret->completed / ret->seconds : 0;
-    for (uint32_t i = 0; i < r->opts->threads && ret->seconds > 0; i++)
-        ret->tool_percent[i] =
-            (double)(r->end.tool_ns[i] - r->begin.tool_ns[i]) / ret->seconds / S * 100;
+    tool_figures(r, ret);
     server_figures(r, ret);
-    memory_figures(r, ret);
+    if (!r->opts->mode->sends)
+        holding_figures(r, ret);
 }
 
 bool load_report_faults(const struct load_result *r)
@@ -75,17 +104,36 @@ bool load_report_faults(const struct load_result *r)
     return any;
 }
 
+static bool thread_was_busy(const struct load_figures *f, uint32_t i, char *dst, size_t room)
+{
+    double used = f->tool_percent[i], waited = f->tool_wait_percent[i];
+
+    if (used + waited <= LOAD_BUSY_PERCENT)
+        return false;
+    if (used > LOAD_BUSY_PERCENT)
+        snprintf(dst, room, "its thread %u used %.0f %% of a CPU", i, used);
+    else
+        snprintf(dst, room, "its thread %u used %.0f %% of a CPU and had to wait for %.0f %% more",
+                 i, used, waited);
+    return true;
+}
+
 bool load_report_bottleneck(const struct load_result *r, char *dst, size_t room)
 {
-    struct load_figures f;
+    uint32_t cpus = RH_MIN(r->opts->threads, RH_MAX(r->cpus, 1u));
     uint64_t late = rh_hist_at(&r->late, 0.99);
+    struct load_figures f;
+    double all;
 
     load_figures_make(r, &f);
     for (uint32_t i = 0; i < r->opts->threads; i++)
-        if (r->opts->mode->sends && f.tool_percent[i] > LOAD_BUSY_PERCENT) {
-            snprintf(dst, room, "its thread %u used %.0f %% of a CPU", i, f.tool_percent[i]);
+        if (thread_was_busy(&f, i, dst, room))
             return true;
-        }
+    all = f.tool_all_percent / cpus;
+    if (all > LOAD_BUSY_PERCENT) {
+        snprintf(dst, room, "its threads used %.0f %% of the CPUs they may run on", all);
+        return true;
+    }
     if (late > LOAD_LATE_NS) {
         snprintf(dst, room, "it was behind its own schedule by %.1f ms (p99)", (double)late / MS);
         return true;
@@ -173,6 +221,27 @@ static void print_head(const struct load_result *r, FILE *to)
                 (double)o->duration_ns / S, (double)o->warmup_ns / S);
 }
 
+/* Mode connect: the server while all connections were made, and while nothing happened. */
+static void print_holding(const struct load_result *r, const struct load_figures *f, FILE *to)
+{
+    fprintf(to,
+            "%-13sprocess %d: %.3f us of CPU per connection opened (user %.3f, system %.3f), "
+            "%.1f %% of a CPU\n",
+            "server", (int)r->opts->pid, f->server_ns / US, f->server_user_ns / US,
+            f->server_system_ns / US, f->server_percent);
+    fprintf(to, "%-13s%.3f us of CPU per connection and second while held\n", "", f->idle_ns / US);
+    fprintf(to,
+            "%-13s%.1f MB resident before, %.1f MB at the end: %.0f bytes resident per connection, "
+            "%.0f of them its own memory\n",
+            "memory", (double)r->before.rss / 1e6, (double)r->end.server.rss / 1e6, f->rss,
+            f->anon);
+    fprintf(
+        to,
+        "%-13s%.0f bytes of kernel objects and %.0f of TCP buffers per connection: of the whole "
+        "machine, both ends\n",
+        "", f->slab, f->tcp);
+}
+
 static void print_server(const struct load_result *r, const struct load_figures *f, FILE *to)
 {
     if (r->opts->pid == 0)
@@ -181,27 +250,31 @@ static void print_server(const struct load_result *r, const struct load_figures 
         fprintf(to, "%-13sprocess %d is gone\n", "server", (int)r->opts->pid);
         return;
     }
+    if (!r->opts->mode->sends) {
+        print_holding(r, f, to);
+        return;
+    }
     fprintf(to,
             "%-13sprocess %d: %.3f us of CPU per %s (user %.3f, system %.3f), %.1f %% of a CPU\n",
-            "server", (int)r->opts->pid, f->server_ns / US,
-            r->opts->mode->sends ? r->opts->mode->unit : "connection opened",
+            "server", (int)r->opts->pid, f->server_ns / US, r->opts->mode->unit,
             f->server_user_ns / US, f->server_system_ns / US, f->server_percent);
-    if (!r->opts->mode->sends)
-        fprintf(
-            to,
-            "%-13s%.0f bytes resident per connection, %.0f of them its own memory\n"
-            "%-13s%.0f bytes of kernel objects per connection: of the whole machine, both ends\n",
-            "memory", f->rss, f->anon, "", f->slab);
 }
 
 static void print_tool(const struct load_result *r, const struct load_figures *f, FILE *to)
 {
+    double waited = 0;
     char why[128];
 
     fprintf(to, "%-13s", "load tool");
-    for (uint32_t i = 0; i < r->opts->threads; i++)
+    if (!r->opts->mode->sends)
+        fprintf(to, "%.3f us of CPU per connection opened; ", f->open_tool_ns / US);
+    for (uint32_t i = 0; i < r->opts->threads; i++) {
         fprintf(to, "%s%.0f %%", i ? ", " : "", f->tool_percent[i]);
+        waited = RH_MAX(waited, f->tool_wait_percent[i]);
+    }
     fprintf(to, " of a CPU%s", r->opts->threads > 1 ? " each thread" : "");
+    if (waited > WAITED_PERCENT)
+        fprintf(to, ", waiting for one %.0f %% of the time", waited);
     if (rh_hist_count(&r->late))
         fprintf(to, "; behind its schedule by %.1f us (p99), %.1f us at most",
                 (double)rh_hist_at(&r->late, 0.99) / US, (double)rh_hist_max(&r->late) / US);
@@ -214,6 +287,9 @@ static void print_verdict(const struct load_result *r, FILE *to)
 {
     if (r->interrupted)
         fprintf(to, "%-13sended early by a signal\n", "note");
+    if (r->totals.pings)
+        fprintf(to, "%-13s%llu pings of the server were answered\n", "note",
+                (unsigned long long)r->totals.pings);
     if (r->totals.held)
         fprintf(to,
                 "%-13s%llu messages were held back, as their connection still had others to send\n",

@@ -14,7 +14,8 @@
 struct load_sample {
     uint64_t at_ns;
     uint64_t completed;                 /* messages so far, of all workers */
-    uint64_t tool_ns[LOAD_THREADS_MAX]; /* CPU time of each worker so far */
+    uint64_t tool_ns[LOAD_THREADS_MAX]; /* CPU time of each worker so far, */
+    uint64_t wait_ns[LOAD_THREADS_MAX]; /* and how long it had to wait for a CPU */
     struct load_proc server;
 };
 
@@ -27,11 +28,12 @@ struct load_totals {
 struct load_result {
     const struct load_opts *opts;
     bool interrupted;
-    bool measured;            /* there was a window: `begin` and `end` are valid */
-    uint64_t open_ns;         /* how long opening all connections took */
-    struct load_proc before;  /* the server before the first connection, */
-    struct load_proc opened;  /* and after the last */
-    struct load_sample begin; /* edges of the window */
+    bool measured;             /* there was a window: `begin` and `end` are valid */
+    uint64_t open_ns;          /* how long opening all connections took */
+    uint32_t cpus;             /* that the tool may run on */
+    struct load_proc before;   /* the server before the first connection, */
+    struct load_sample opened; /* and when all were open, or refused */
+    struct load_sample begin;  /* edges of the window */
     struct load_sample end;
     struct load_totals totals; /* of the whole run, warm-up included */
     uint32_t text_bytes;       /* fanout: of a message as ringhub sent it */

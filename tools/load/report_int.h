@@ -20,10 +20,20 @@ struct load_figures {
     double server_ns;      /* per message (connect: per connection): all, */
     double server_user_ns; /* in user mode, */
     double server_system_ns;
-    double tool_percent[LOAD_THREADS_MAX]; /* of a CPU */
-    double rss;                            /* connect: bytes per connection */
+
+    /* The tool in the time that matters (connect: while opening; else the window): */
+    double tool_percent[LOAD_THREADS_MAX];      /* of a CPU, */
+    double tool_wait_percent[LOAD_THREADS_MAX]; /* ready to run but without a CPU, */
+    double tool_all_percent;                    /* of a CPU, all threads together */
+
+    /* Mode connect: the tool's CPU per connection; the server's while holding, per connection and
+     * second; bytes per connection. */
+    double open_tool_ns;
+    double idle_ns;
+    double rss;
     double anon;
     double slab;
+    double tcp;
 };
 
 void load_figures_make(const struct load_result *r, struct load_figures *ret);

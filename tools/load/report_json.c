@@ -47,15 +47,21 @@ static void put_server(const struct load_result *r, const struct load_figures *f
             f->server_percent, r->opts->mode->unit, f->server_ns, r->opts->mode->unit,
             f->server_user_ns, r->opts->mode->unit, f->server_system_ns);
     fprintf(to,
-            ",\n  \"rss_before\":%llu,\"rss_after\":%llu,\"slab_before\":%llu,"
-            "\"slab_after\":%llu",
+            ",\n  \"rss_before\":%llu,\"rss_after\":%llu,\"anon_before\":%llu,\"anon_after\":%llu,"
+            "\"slab_before\":%llu,\"slab_after\":%llu,\n  \"sockets_before\":%llu,"
+            "\"sockets_after\":%llu,\"tcp_bytes_before\":%llu,\"tcp_bytes_after\":%llu",
             (unsigned long long)r->before.rss, (unsigned long long)b->rss,
-            (unsigned long long)r->before.slab, (unsigned long long)b->slab);
+            (unsigned long long)r->before.rss_anon, (unsigned long long)b->rss_anon,
+            (unsigned long long)r->before.slab, (unsigned long long)b->slab,
+            (unsigned long long)r->before.sockets, (unsigned long long)b->sockets,
+            (unsigned long long)r->before.tcp_bytes, (unsigned long long)b->tcp_bytes);
     if (!r->opts->mode->sends)
-        fprintf(to,
-                ",\"rss_per_connection\":%.1f,\"anon_per_connection\":%.1f,"
-                "\"slab_per_connection_both_ends\":%.1f",
-                f->rss, f->anon, f->slab);
+        fprintf(
+            to,
+            ",\n  \"rss_per_connection\":%.1f,\"anon_per_connection\":%.1f,"
+            "\"slab_per_connection_both_ends\":%.1f,\"tcp_bytes_per_connection_both_ends\":%.1f,"
+            "\n  \"idle_ns_per_connection_second\":%.1f",
+            f->rss, f->anon, f->slab, f->tcp, f->idle_ns);
     fprintf(to, "}");
 }
 
@@ -92,10 +98,15 @@ static void put_tool(const struct load_result *r, const struct load_figures *f, 
     fprintf(to, ",\n \"tool\":{\"cpu_percent\":[");
     for (uint32_t i = 0; i < r->opts->threads; i++)
         fprintf(to, "%s%.2f", i ? "," : "", f->tool_percent[i]);
+    fprintf(to, "],\"wait_percent\":[");
+    for (uint32_t i = 0; i < r->opts->threads; i++)
+        fprintf(to, "%s%.2f", i ? "," : "", f->tool_wait_percent[i]);
     fprintf(to, "],\"late_p99_ns\":%llu,\"late_max_ns\":%llu,\"bottleneck\":%s,",
             (unsigned long long)rh_hist_at(&r->late, 0.99),
             (unsigned long long)rh_hist_max(&r->late), slow ? "true" : "false");
     put_text(to, "why", why);
+    if (!r->opts->mode->sends)
+        fprintf(to, ",\"cpu_ns_per_connection\":%.1f", f->open_tool_ns);
     fprintf(to, "}");
 }
 

@@ -1,7 +1,7 @@
 /* tools/load/run.c - the conductor: starts the workers, sets the times, takes the samples.
  *
- *     server's memory, before -> workers open -> server's memory -> start is set
- *     -> warm-up -> sample -> window (live line) -> sample -> workers drain -> goodbye -> join, merge
+ *     server's memory, before -> workers open -> sample -> start is set
+ *     -> warm-up, or settling -> sample -> window (live line) -> sample -> workers drain -> goodbye -> join, merge
  *
  * The times stand in struct load_run before anything is sent, so that all workers share one
  * schedule. This thread looks at the workers every few milliseconds and sleeps otherwise.
@@ -9,6 +9,7 @@
 #include "tools/load/run.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -113,10 +114,12 @@ static void take_sample(struct conductor *c, struct load_sample *s)
         load_proc_read(c->run.opts->pid, &s->server);
     s->at_ns = rh_clock_mono_ns();
     s->completed = completed(c);
-    for (uint32_t i = 0; i < c->started; i++)
+    for (uint32_t i = 0; i < c->started; i++) {
         if (pthread_getcpuclockid(c->workers[i].thread, &clock) == 0 &&
             clock_gettime(clock, &cpu) == 0)
             s->tool_ns[i] = (uint64_t)cpu.tv_sec * 1000 * MS + (uint64_t)cpu.tv_nsec;
+        s->wait_ns[i] = load_proc_waited_ns(c->workers[i].tid);
+    }
 }
 
 static void live_line(struct conductor *c, uint64_t now)
@@ -203,7 +206,8 @@ static void set_times(struct conductor *c)
 {
     const struct load_opts *o = c->run.opts;
     uint64_t start = rh_clock_mono_ns() + LEAD_NS;
-    uint64_t measure = start + (o->mode->sends ? o->warmup_ns : 0);
+    uint64_t settle = RH_MIN(LOAD_SETTLE_NS, o->duration_ns);
+    uint64_t measure = start + (o->mode->sends ? o->warmup_ns : settle);
 
     atomic_store_explicit(&c->run.measure_ns, measure, memory_order_relaxed);
     atomic_store_explicit(&c->run.end_ns, measure + o->duration_ns, memory_order_relaxed);
@@ -228,8 +232,7 @@ static void conduct(struct conductor *c)
         end_early(c);
         wait_phase(c, LOAD_READY);
     }
-    if (c->run.opts->pid)
-        load_proc_read(c->run.opts->pid, &r->opened);
+    take_sample(c, &r->opened);
     for (uint32_t i = 0; i < c->started; i++)
         any = any || load_time(&c->workers[i].counts.opened) > 0;
     if (!any || r->interrupted || all_reached(c, LOAD_ENDED))
@@ -315,9 +318,12 @@ int load_run(const struct load_opts *opts, struct load_result *ret, struct rh_fa
     struct conductor c = {.run = {.opts = opts}, .result = ret, .terminal = isatty(STDERR_FILENO)};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     struct rh_fault other;
+    cpu_set_t cpus;
     int rc;
 
     ret->opts = opts;
+    if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+        ret->cpus = (uint32_t)CPU_COUNT(&cpus);
     load_payload_init();
     make_id(c.run.id);
     sigaction(SIGINT, &action, NULL); /* the second one ends it at once */

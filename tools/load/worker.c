@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/err.h"
@@ -307,6 +308,7 @@ void *load_worker_main(void *worker)
 
     rh_mem_thread_init();
     prctl(PR_SET_TIMERSLACK, SLACK_NS);
+    w->tid = gettid();
     w->open_began_ns = rh_clock_mono_ns();
     w->open_moved_ns = w->open_began_ns;
     w->rc = rh_uring_create(&uring_opts, &w->uring, &w->fault);
