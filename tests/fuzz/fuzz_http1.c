@@ -5,7 +5,8 @@
  *   (2) every span lies inside the head and holds no CR, LF or zero, names and methods only what
  *       a token may;
  *   (3) framing is never ambiguous: no length beside chunked, one Host in HTTP/1.1;
- *   (4) what rh_upgrade_check takes, our own client takes the answer to;
+ *   (4) what rh_upgrade_check takes, our own client takes the answer to, unless that has
+ *       permessage-deflate in it, which the client did not ask for;
  *   (5) walking and finding agree on the query; decoding never grows.
  * The first byte picks head_max and the steps of growth.
  */
@@ -123,9 +124,10 @@ static void check_query(struct rh_span query)
 
 static void check_upgrade(const struct rh_http_head *head)
 {
+    static const struct rh_deflate_wish wish = {.bits = 12};
     struct rh_upgrade up;
     const char *why = NULL;
-    unsigned status = rh_upgrade_check(head, NULL, &up, &why);
+    unsigned status = rh_upgrade_check(head, &wish, &up, &why);
     char answer[512];
     size_t len;
 
@@ -137,12 +139,14 @@ static void check_upgrade(const struct rh_http_head *head)
     up.subprotocol.len = 0; /* our client offers none */
     len = rh_upgrade_response(answer, sizeof(answer), &up);
     rh_assert(rh_upgrade_answer(answer, len, rh_http_find(head, "sec-websocket-key")->at, NULL,
-                                NULL) == (int)len);
+                                NULL) == (up.deflate.server_bits ? -1 : (int)len));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static const size_t head_max[] = {16384, 256, 1024, 40};
+    static const struct rh_deflate_ask ask = {.client_bits = RH_DEFLATE_ANY};
+    struct rh_deflate_terms terms;
     struct rh_http_head head;
     const char *why = NULL;
     char *wire;
@@ -161,7 +165,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         check_query(head.query);
         check_upgrade(&head);
     }
-    rh_upgrade_answer(wire, len - 1, "dGhlIHNhbXBsZSBub25jZQ==", NULL, NULL);
+    rh_upgrade_answer(wire, len - 1, "dGhlIHNhbXBsZSBub25jZQ==", &ask, &terms);
     check_query((struct rh_span){wire, (uint32_t)len - 1});
     free(wire);
     return 0;

@@ -2,7 +2,7 @@
  *         bytes, and no byte outside of a buffer is touched.
  * Method  feed the stream whole and in pieces, and compare the logs of events byte by byte. Every
  *         receive lies in memory of its own size, so that ASan sees one byte too far.
- * Input   byte 0: bit 0 the role, bits 1 and up which limit; byte 1: seed of the cuts; the rest is
+ * Input   byte 0: bit 0 the role, bits 1 to 3 which limit, bit 4 permessage-deflate; byte 1: seed of the cuts; the rest is
  *         the stream. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,6 +24,8 @@ struct reader {
     uint8_t message[STREAM_MAX];
     size_t message_len;
     uint8_t opcode; /* of the message that has begun, or 0 */
+    bool compressed;
+    bool deflate;
     bool over;
     uint8_t log[16 * STREAM_MAX]; /* an event's 8 bytes stand for 2 or more of the stream */
     size_t log_len;
@@ -46,17 +48,24 @@ static void log_add(struct reader *rd, uint8_t kind, uint16_t code, const uint8_
 
 static void on_data(struct reader *rd, const struct rh_ws_event *ev)
 {
+    uint64_t max;
+
     rh_assert(ev->opcode == RH_WS_TEXT || ev->opcode == RH_WS_BINARY);
     rh_assert(ev->first == !rd->opcode && (ev->first || ev->opcode == rd->opcode));
     rh_assert(ev->len || ev->first || ev->last);
+    rh_assert(ev->first || ev->compressed == rd->compressed);
+    rh_assert(!ev->compressed || rd->deflate);
     rd->opcode = ev->opcode;
-    rh_assert(rd->message_len + ev->len <= RH_MIN(rd->size_max, sizeof(rd->message)));
+    rd->compressed = ev->compressed;
+    max = ev->compressed ? RH_WS_COMPRESSED_MAX(rd->size_max) : rd->size_max;
+    rh_assert(rd->message_len + ev->len <= RH_MIN(max, sizeof(rd->message)));
     memcpy(rd->message + rd->message_len, ev->data, ev->len);
     rd->message_len += ev->len;
     if (!ev->last)
         return;
-    rh_assert(ev->opcode != RH_WS_TEXT || rh_utf8_valid(rd->message, rd->message_len));
-    log_add(rd, RH_WS_DATA, ev->opcode, rd->message, rd->message_len);
+    rh_assert(ev->opcode != RH_WS_TEXT || ev->compressed ||
+              rh_utf8_valid(rd->message, rd->message_len));
+    log_add(rd, RH_WS_DATA, ev->opcode | ev->compressed << 8, rd->message, rd->message_len);
     rd->opcode = 0;
     rd->message_len = 0;
 }
@@ -128,7 +137,10 @@ static void start(struct reader *rd, uint8_t how)
     rd->tail_len = rd->message_len = rd->log_len = 0;
     rd->opcode = 0;
     rd->over = false;
+    rd->deflate = how & 16;
     rh_ws_init(&rd->ws, how & 1 ? RH_WS_CLIENT : RH_WS_SERVER, rd->size_max);
+    if (rd->deflate)
+        rh_ws_allow_deflate(&rd->ws);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
