@@ -4,6 +4,10 @@
  * (SO_REUSEPORT), and keeps RH_ACCEPTS single-shot accepts waiting, each with an address of its
  * own: a multishot accept would overwrite one peer's address with the next one's.
  *
+ * A table of direct descriptors must never be full: the kernel would close the client that it has no
+ * slot for. So no more accepts are armed than there are slots for in front of the last ones, which
+ * are for hand-overs and refusals; clients wait in the backlog until connections have gone.
+ *
  * When accepting fails for want of descriptors or memory, clients stay in the kernel's backlog; we
  * try again after 10 ms, doubling to 1 s, so that a full machine does not also spin.
  */
@@ -24,14 +28,47 @@ static uint64_t accept_tag(const struct rh_shard *sh, const struct rh_listener *
     return (uint64_t)RH_OP_ACCEPT << 56 | (uint64_t)(l - sh->listeners) << 8 | i;
 }
 
+/* How many accepts a listener may have armed: what is left of the table, in equal shares. */
+static unsigned accepts_max(const struct rh_shard *sh)
+{
+    uint32_t used = sh->conn_count + RH_TABLE_SPARE;
+
+    if (!sh->env->files)
+        return RH_ACCEPTS;
+    if (used >= sh->env->files)
+        return 0;
+    return RH_MIN((sh->env->files - used) / sh->listener_count, RH_ACCEPTS);
+}
+
 static void arm(struct rh_shard *sh, struct rh_listener *l)
 {
+    unsigned left = accepts_max(sh), armed = (unsigned)__builtin_popcount(l->armed);
+
+    left -= RH_MIN(left, armed);
     for (unsigned i = 0; i < RH_ACCEPTS; i++) {
         if (l->armed & 1u << i)
             continue;
+        if (left == 0) {
+            sh->accepts_short = true;
+            return;
+        }
+        left--;
         l->armed |= 1u << i;
         rh_uring_accept(sh->uring, l->fd, &l->addrs[i], accept_tag(sh, l, i));
     }
+}
+
+void rh_accept_resume(struct rh_shard *sh)
+{
+    bool paused = !sh->shut && accepts_max(sh) == 0;
+
+    rh_stat_set(&sh->stats, RH_STAT_accepts_paused, paused);
+    if (paused)
+        return;
+    sh->accepts_short = false;
+    for (unsigned i = 0; i < sh->listener_count && !sh->shut; i++)
+        if (!rh_timer_armed(&sh->listeners[i].retry.timer))
+            arm(sh, &sh->listeners[i]);
 }
 
 static void try_again(struct rh_shard *sh, struct rh_alarm *alarm)
@@ -66,7 +103,8 @@ void rh_accept_stop(struct rh_shard *sh)
         rh_alarm_clear(sh, &l->retry);
         for (unsigned k = 0; k < RH_ACCEPTS; k++)
             if (l->armed & 1u << k)
-                rh_uring_cancel(sh->uring, accept_tag(sh, l, k), (uint64_t)RH_OP_CANCEL << 56);
+                rh_uring_cancel_accept(sh->uring, accept_tag(sh, l, k),
+                                       (uint64_t)RH_OP_CANCEL << 56);
         close_if_idle(sh, l);
     }
 }

@@ -8,6 +8,11 @@
  *        │ another: take a credit (none: 503),            ▲    new, 101 and `welcome` in one send,
  *        └─ HANDOVER: descriptor and arrival move ───────┘    then its rooms; HANDED goes back
  *
+ * A direct descriptor is a slot of one ring. It is copied into the table of the user's shard first,
+ * and HANDOVER, with the credit that was taken before, follows when the kernel says that it is there;
+ * if it finds no slot, the accepting shard itself says 503. The last slots of a table are kept for
+ * that: who is handed over into one of them is answered 503 over there.
+ *
  * Nothing is armed on the descriptor when it moves, because heads are read by one-shot receives.
  * A name that the server draws is drawn until it falls on the shard that accepted.
  */
@@ -280,12 +285,17 @@ static unsigned settle(struct rh_shard *sh, struct rh_conn *c, const struct rh_a
     return c->state == RH_CONN_DEAD ? 0 : 503; /* without memory for the answer it has been cut */
 }
 
+static bool table_full(const struct rh_shard *sh)
+{
+    return sh->env->files && sh->conn_count + RH_TABLE_SPARE > sh->env->files;
+}
+
 void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
 {
     struct rh_event reply = {.kind = RH_EV_HANDED};
     struct rh_arrival *a = ev->msg;
     struct rh_conn *c = rh_conn_create(sh, a->fd, RH_IS_HTTP);
-    const char *why;
+    const char *why = "the server is full";
     unsigned status;
 
     rh_mesh_reply(sh->mesh, ev, &reply);
@@ -297,7 +307,7 @@ void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
     }
     c->bucket = a->bucket;
     sh->head.method = RH_HTTP_GET; /* for a refusal: only a GET gets this far */
-    status = settle(sh, c, a, &why);
+    status = table_full(sh) ? 503 : settle(sh, c, a, &why);
     if (status)
         rh_httpd_refuse(sh, c, status, why, false);
     else if (a->left_len)
@@ -307,22 +317,71 @@ void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
 
 /* ---- the accepting shard ---- */
 
+static uint32_t arrival_bytes(const struct rh_arrival *a)
+{
+    return (uint32_t)sizeof(*a) + a->rooms_len + a->left_len;
+}
+
+static void pass(struct rh_shard *sh, struct rh_conn *c, struct rh_arrival *take_a, unsigned to)
+{
+    rh_conn_set_state(sh, c, RH_CONN_MOVING);
+    rh_heartbeat_set(sh, c);
+    c->arrival = take_a;
+    c->inflight++;
+    rh_uring_pass(sh->uring, c->fd, sh->env->all[to]->uring, rh_tag(RH_OP_PASS, c));
+}
+
+/* With the credit that was taken for it. */
+static void send_arrival(struct rh_shard *sh, struct rh_conn *c, struct rh_arrival *take_a,
+                         unsigned to)
+{
+    struct rh_event ev = {.kind = RH_EV_HANDOVER, .msg = take_a};
+
+    rh_mesh_ask_taken(sh->mesh, to, &ev, arrival_bytes(take_a));
+    rh_stat_add(&sh->stats, RH_STAT_handovers, 1);
+    rh_conn_gone(sh, c);
+}
+
 static unsigned hand_over(struct rh_shard *sh, struct rh_conn *c, struct rh_arrival *take_a,
                           const char **ret_why)
 {
     unsigned to = rh_hash_shard(take_a->hash, sh->env->shards);
-    struct rh_event ev = {.kind = RH_EV_HANDOVER, .msg = take_a};
 
-    take_a->fd = c->fd;
-    if (rh_mesh_ask(sh->mesh, to, &ev,
-                    (uint32_t)sizeof(*take_a) + take_a->rooms_len + take_a->left_len) < 0) {
+    if (rh_mesh_take(sh->mesh, to, arrival_bytes(take_a)) < 0) {
         rh_mem_free(take_a);
         *ret_why = "too busy, try again";
         return 503;
     }
-    rh_stat_add(&sh->stats, RH_STAT_handovers, 1);
-    rh_conn_gone(sh, c);
+    if (rh_fd_direct(c->fd)) {
+        pass(sh, c, take_a, to);
+    } else {
+        take_a->fd = c->fd;
+        send_arrival(sh, c, take_a, to);
+    }
     return 0;
+}
+
+void rh_arrive_passed(struct rh_shard *sh, struct rh_conn *c, int res)
+{
+    struct rh_arrival *a = c->arrival;
+    unsigned to = rh_hash_shard(a->hash, sh->env->shards);
+
+    c->arrival = NULL;
+    c->inflight--;
+    if (res >= 0) {
+        a->fd = res;
+        rh_uring_close(sh->uring, c->fd); /* ours; the other one keeps it open */
+        send_arrival(sh, c, a, to);
+        return;
+    }
+    rh_mesh_give(sh->mesh, to, arrival_bytes(a));
+    rh_mem_free(a);
+    RH_LOG_EVERY(1, RH_LOG_WARN, "handover.failed", RH_KU("shard", sh->tid), RH_KU("to", to),
+                 RH_KS("error", strerror(-res)));
+    rh_conn_set_state(sh, c, RH_CONN_HTTP);
+    rh_heartbeat_set(sh, c);
+    sh->head.method = RH_HTTP_GET;
+    rh_httpd_refuse(sh, c, 503, "the server is full", false);
 }
 
 /* All that the request says, with what came behind it. NULL: *ret_why says why it is refused with

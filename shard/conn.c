@@ -163,12 +163,18 @@ static void set_paused(struct rh_shard *sh, struct rh_conn *c, unsigned causes)
     c->paused = causes & 3;
 }
 
+static bool shakes_hands(unsigned state)
+{
+    return state == RH_CONN_HTTP || state == RH_CONN_MOVING;
+}
+
 void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_state state)
 {
     static const uint8_t arrows[] = {
         [RH_CONN_FREE] = 0,
-        [RH_CONN_HTTP] =
-            1 << RH_CONN_OPEN | 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD | 1 << RH_CONN_GONE,
+        [RH_CONN_HTTP] = 1 << RH_CONN_OPEN | 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD |
+                         1 << RH_CONN_GONE | 1 << RH_CONN_MOVING,
+        [RH_CONN_MOVING] = 1 << RH_CONN_HTTP | 1 << RH_CONN_GONE,
         [RH_CONN_OPEN] = 1 << RH_CONN_CLOSING | 1 << RH_CONN_DEAD,
         [RH_CONN_CLOSING] = 1 << RH_CONN_LINGER | 1 << RH_CONN_DEAD,
         [RH_CONN_LINGER] = 1 << RH_CONN_DEAD,
@@ -177,7 +183,7 @@ void rh_conn_set_state(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_stat
     };
 
     rh_assert(arrows[c->state] & 1 << state);
-    if (c->state == RH_CONN_HTTP) {
+    if (shakes_hands(c->state) && !shakes_hands(state)) {
         rh_limit_give_handshake_any(sh->env->limits);
         rh_stat_sub(&sh->stats, RH_STAT_handshakes_in_progress, 1);
     }
@@ -225,7 +231,7 @@ static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code,
 void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->recv_armed || c->starved || c->paused || c->state == RH_CONN_DEAD ||
-        c->state == RH_CONN_GONE)
+        c->state == RH_CONN_GONE || c->state == RH_CONN_MOVING)
         return;
     if (c->kind == RH_IS_HTTP)
         rh_uring_recv_once(sh->uring, c->fd, rh_tag(RH_OP_RECV, c));

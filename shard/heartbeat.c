@@ -5,6 +5,7 @@
  * only time for the next ping. So an active connection costs the wheel nothing.
  *
  *   HTTP      answered (or upgraded) by since + limits.handshake_timeout
+ *   MOVING    nothing: the kernel is about to tell
  *   OPEN      a ping each heartbeat.interval; 4410 at heard + heartbeat.timeout; 4408 when a send is
  *             under way and the peer takes nothing for limits.send_timeout; while the hub drains,
  *             what shard/drain.c says
@@ -55,6 +56,10 @@ void rh_heartbeat_set(struct rh_shard *sh, struct rh_conn *c)
     uint64_t since = rh_conn_ms(sh, c->since_ms);
     uint64_t due = since + RH_CLOSE_WAIT_MS;
 
+    if (c->state == RH_CONN_MOVING) {
+        rh_timer_clear(&sh->wheel, &c->timer);
+        return;
+    }
     if (c->state == RH_CONN_DEAD)
         due = sh->now_ms + RH_DEAD_WAIT_MS;
     else if (c->state == RH_CONN_OPEN)

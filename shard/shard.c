@@ -110,7 +110,8 @@ static void on_config(struct rh_shard *sh, const struct rh_event *ev)
  * after a while, so the smallest is tried for a second. */
 static int open_ring(struct rh_shard *sh, struct rh_fault *fault)
 {
-    struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM, 0};
+    struct rh_uring_opts opts = {SQ_ENTRIES, CQ_ENTRIES, RH_RECV_BUFFERS, RH_HEADROOM,
+                                 sh->env->files};
     int rc = rh_uring_create(&opts, &sh->uring, fault);
 
     while (rc == RH_ENOMEM && opts.sq_entries > SQ_ENTRIES_MIN) {
@@ -217,7 +218,9 @@ static void count_lost(void *arg, const struct rh_msg *msg)
 /* The ring has gone, so nothing is in flight: lets go of what a connection still holds. */
 static void conn_leave_behind(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (c->state != RH_CONN_GONE)
+    if (c->state == RH_CONN_MOVING)
+        rh_mem_free(c->arrival);
+    if (c->state != RH_CONN_GONE && !rh_fd_direct(c->fd)) /* a slot went with the ring */
         rh_sock_close(c->fd);
     if (c->out) {
         rh_outq_done(&sh->stock, c->out, count_lost, NULL);
@@ -342,6 +345,8 @@ static void on_completion(struct rh_shard *sh, const struct rh_cqe *cqe)
     if (op == RH_OP_RECV) {
         sh->arrived++;
         rh_conn_on_recv(sh, c, cqe);
+    } else if (op == RH_OP_PASS) {
+        rh_arrive_passed(sh, c, cqe->res);
     } else {
         rh_conn_on_send(sh, c, cqe->res);
     }
@@ -469,6 +474,8 @@ bool rh_shard_pass(struct rh_shard *sh)
     rh_conn_flush_all(sh);
     rh_mesh_publish(sh->mesh);
     rh_conns_bury(sh);
+    if (rh_unlikely(sh->accepts_short))
+        rh_accept_resume(sh);
     return !sh->ring_failed && (!sh->stopping || !rh_accept_idle(sh));
 }
 

@@ -16,6 +16,9 @@
 #include "core/stat.h"
 #include "core/uring.h"
 
+#define RH_ACCEPTS     32 /* single-shot accepts that wait, per listener */
+#define RH_TABLE_SPARE 64 /* slots of a table kept for hand-overs and for saying 503 */
+
 struct rh_shard;
 
 /* A configuration that nobody changes any more. Each user has a hold; the last one frees it. */
@@ -38,6 +41,7 @@ struct rh_shard_env {
     unsigned shards;
     unsigned control;            /* tid of the control thread in the net */
     const char *node;            /* this process's name */
+    uint32_t files;              /* slots of each shard's table; 0: ordinary descriptors */
     struct rh_shard *const *all; /* by tid; for livez and metrics. Entries set before start */
 };
 

@@ -12,6 +12,13 @@
  *     |--answer with close---------------------------+---> [LINGER] --EOF, deadline-+-> [DEAD]
  *     `--error, timeout--> [DEAD] <--error, deadline-'                                   |
  *                                       nothing in flight any more: [FREE] <-------------'
+ *
+ * A direct descriptor is handed over in two steps. While the kernel copies it into the table of the
+ * user's shard nothing else can happen to the connection, and no time runs:
+ *
+ *   [HTTP] --credit taken, pass submitted--> [MOVING] --it has a slot there--> [GONE]
+ *     ^                                          |
+ *     `-------- no slot: answered with 503 ------'
  */
 #ifndef RH_SHARD_INT_H
 #define RH_SHARD_INT_H
@@ -33,7 +40,6 @@
 
 #define RH_ON_SHARD(sh) rh_assert((int)(sh)->tid == rh_tid_self())
 
-#define RH_ACCEPTS      32   /* single-shot accepts that wait, per listener */
 #define RH_RECV_BUFFERS 2048 /* provided buffers per shard: a stall's worth of arrivals */
 #define RH_HEADROOM     160  /* in front of received bytes: at least RH_WS_TAIL_MAX */
 /* What one pass can bring for one connection: events, and the smallest requests (77 bytes and their
@@ -57,7 +63,7 @@ _Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits t
 
 /* ---- tags: kind(8) | generation(24) | slot(32) ---- */
 
-enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL };
+enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL, RH_OP_PASS };
 
 #define RH_GEN_MASK 0xffffffu
 
@@ -78,6 +84,7 @@ enum rh_conn_kind {
 #define RH_CONN_STATES(X)                                                                          \
     X(FREE, "the slot is unused")                                                                  \
     X(HTTP, "reads requests")                                                                      \
+    X(MOVING, "its descriptor is being copied to another shard")                                   \
     X(OPEN, "reads and sends frames")                                                              \
     X(CLOSING, "our close is queued or sent; waits for the peer's")                                \
     X(LINGER, "our side is shut; input is thrown away until the peer's side is, too")              \
@@ -126,7 +133,10 @@ struct rh_conn {
     struct rh_block *rest; /* received, not consumed: unfinished head or frame, or held back */
     struct rh_outq *out;   /* NULL: nothing to send */
 
-    struct rh_session *session; /* WS: OPEN, and CLOSING while it may still send; or NULL */
+    union {
+        struct rh_session *session; /* WS: OPEN, and CLOSING while it may still send; or NULL */
+        struct rh_arrival *arrival; /* MOVING: what goes with it */
+    };
     struct rh_block *message;   /* pieces of an unfinished message; HELD: a whole one that waits */
     struct rh_timer timer;      /* one for all: shard/heartbeat.c computes the next date */
     struct rh_list waiting;     /* starved, or paused for a credit: one of the shard's lists */
@@ -242,6 +252,7 @@ struct rh_shard {
 
     struct rh_listener *listeners;
     unsigned listener_count;
+    bool accepts_short; /* fewer accepts are armed than there could be: the table is nearly full */
 
     uint64_t now_ns, now_ms; /* of this pass, monotonic */
     uint64_t hub_us;         /* of this pass, hub time */
@@ -313,6 +324,7 @@ void rh_accept_start(struct rh_shard *sh);
 void rh_accept_stop(struct rh_shard *sh);
 void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res);
 bool rh_accept_idle(const struct rh_shard *sh); /* nothing under way */
+void rh_accept_resume(struct rh_shard *sh);     /* connections have gone: arms what is missing */
 
 /* ---- conn.c: slots, states, receiving, sending, pausing, ending ---- */
 
@@ -417,6 +429,8 @@ unsigned rh_arrive(struct rh_shard *sh, struct rh_conn *c, const struct rh_http_
                    size_t *ret_taken, const char **ret_why);
 void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgrade *up);
 void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev); /* HANDOVER */
+/* Its direct descriptor was copied to the user's shard, where it is `res`, or that failed. */
+void rh_arrive_passed(struct rh_shard *sh, struct rh_conn *c, int res);
 
 /* ---- slow.c: what happens at the bound ---- */
 

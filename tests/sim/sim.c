@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "shard/shard.h"
 #include "tests/sim/sim_case.h"
 #include "tests/sim/sim_client.h"
 #include "tests/sim/sim_guest.h"
@@ -145,6 +146,16 @@ uint64_t sim_one_of(const uint32_t *values, size_t count)
     return values[sim_below(count)];
 }
 
+void sim_draw_descriptors(bool tiny)
+{
+    sim_knobs.files = (unsigned)SIM_ONE_OF(0, RH_TABLE_SPARE + 1000);
+    if (!sim_knobs.bad_allocs)
+        return;
+    sim_knobs.bad_passes = (unsigned)SIM_ONE_OF(0, 100);
+    if (tiny && sim_chance(300))
+        sim_knobs.files = RH_TABLE_SPARE + 1 + (unsigned)sim_below(12);
+}
+
 static void draw_world(struct traffic *t, struct rh_config *cfg)
 {
     sim_knobs.buffers = (unsigned)SIM_ONE_OF(1, 2, 4, 16, 128);
@@ -155,6 +166,7 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
     sim_knobs.bad_allocs = (unsigned)SIM_ONE_OF(0, 0, 20, 200);
     sim_knobs.stalls = (unsigned)SIM_ONE_OF(0, 0, 2);
     sim_knobs.drops_more = (unsigned)SIM_ONE_OF(0, 30, 300);
+    sim_draw_descriptors(true);
     t->clients = 2 + (unsigned)sim_below(sim_chance(500) ? 8 : SIM_CLIENTS_MAX - 2);
     t->users = 1 + (unsigned)sim_below(t->clients);
     t->guest_count = sim_chance(500) ? (unsigned)sim_below(GUESTS_MAX + 1) : 0;
@@ -286,7 +298,7 @@ static void traffic(uint64_t seed, bool loud)
             all_leave(&t);
         sim_hub_drain();
     }
-    sim_knobs.bad_allocs = 0;
+    sim_knobs.bad_allocs = sim_knobs.bad_passes = 0;
     sim_case_finish(cfg, empty);
     check_codes(&t);
     sim_world_end();

@@ -45,6 +45,8 @@ struct sim_knobs {
     unsigned recv_room;   /* and its receive queue */
     unsigned delay_us;    /* longest ordinary delay */
     unsigned bad_accepts; /* of 1000 that fail */
+    unsigned files;       /* slots of a shard's table; 0: ordinary descriptors */
+    unsigned bad_passes;  /* of 1000 direct descriptors that cannot be handed over */
     unsigned bad_allocs;  /* of 1000 passes in which an allocation fails */
     unsigned stalls;      /* of 1000 passes behind which a shard stands still */
     unsigned drops_more;  /* of 1000 completions of a multishot receive that end it */

@@ -15,6 +15,10 @@ uint64_t sim_one_of(const uint32_t *values, size_t count);
 #define SIM_ONE_OF(...)                                                                            \
     sim_one_of((const uint32_t[]){__VA_ARGS__}, RH_COUNT(((const uint32_t[]){__VA_ARGS__})))
 
+/* Which descriptors the shards have, and what goes wrong with them; after bad_allocs
+ * was drawn. `tiny`: the table may have less room than there are clients. */
+void sim_draw_descriptors(bool tiny);
+
 /* sim_crowd.c: sessions, rooms, broadcasts, slow consumers. */
 void sim_crowd(uint64_t seed, bool loud);
 

@@ -48,6 +48,7 @@ static void draw_kernel(void)
     sim_knobs.bad_allocs = (unsigned)SIM_ONE_OF(0, 0, 0, 20, 200);
     sim_knobs.stalls = (unsigned)SIM_ONE_OF(0, 0, 2);
     sim_knobs.drops_more = (unsigned)SIM_ONE_OF(0, 30, 300);
+    sim_draw_descriptors(false);
     sim_rules.failing = sim_knobs.bad_allocs > 0;
     sim_rules.stalling = sim_knobs.stalls > 0;
     sim_rules.slow =
@@ -388,7 +389,7 @@ static void talk_and_rest(struct crowd *t)
     sim_hub_run(ACT_TIME);
     sim_knobs.stalls = 0;
     sim_hub_run(ACT_TIME + REST_TIME);
-    sim_knobs.bad_allocs = 0;
+    sim_knobs.bad_allocs = sim_knobs.bad_passes = 0;
     sim_hub_run(ACT_TIME + REST_TIME + 2 * SIM_S);
     check_ends();
     sim_talk_check_rest();
@@ -415,7 +416,7 @@ void sim_crowd(uint64_t seed, bool loud)
     } else {
         talk_and_rest(&t);
     }
-    sim_knobs.bad_allocs = 0;
+    sim_knobs.bad_allocs = sim_knobs.bad_passes = 0;
     sim_case_finish(t.cfg, empty);
     if (!t.early)
         check_ends();

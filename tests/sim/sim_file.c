@@ -1,6 +1,7 @@
 /* tests/sim/sim_file.c - descriptors and the files behind them; see sim_file.h. */
 #include "tests/sim/sim_file.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "tests/sim/sim_uring.h"
@@ -11,6 +12,8 @@
 
 static struct sim_file *fds[FDS_MAX];
 static unsigned files_open;
+
+struct sim_table sim_process = {fds, FD_FIRST, FDS_MAX};
 
 void sim_files_begin(void)
 {
@@ -25,17 +28,28 @@ static void end_changed(void *arg)
     file->changed(file);
 }
 
-int sim_fd_open(struct sim_end *end_or_NULL, void (*on_change)(struct sim_file *file))
+int sim_fd_copy(struct sim_table *t, struct sim_file *file)
+{
+    unsigned fd = t->first;
+
+    while (fd < t->room && t->at[fd])
+        fd++;
+    if (fd >= t->room)
+        return -ENFILE;
+    t->at[fd] = file;
+    file->refs++;
+    return (int)fd;
+}
+
+int sim_fd_open(struct sim_table *t, struct sim_end *end_or_NULL,
+                void (*on_change)(struct sim_file *file))
 {
     struct sim_file *file = sim_keep(sizeof(*file));
-    int fd = FD_FIRST;
+    int fd = sim_fd_copy(t, file);
 
-    while (fd < FDS_MAX && fds[fd])
-        fd++;
-    rh_assert(fd < FDS_MAX);
-    fds[fd] = file;
+    if (fd < 0)
+        return fd;
     files_open++;
-    file->refs = 1;
     file->end = end_or_NULL;
     file->changed = on_change;
     rh_list_init(&file->ops);
@@ -49,9 +63,9 @@ int sim_fd_open(struct sim_end *end_or_NULL, void (*on_change)(struct sim_file *
     return fd;
 }
 
-struct sim_file *sim_fd_find(int fd)
+struct sim_file *sim_fd_find(const struct sim_table *t, int fd)
 {
-    return fd >= 0 && fd < FDS_MAX ? fds[fd] : NULL;
+    return fd >= 0 && (unsigned)fd < t->room ? t->at[fd] : NULL;
 }
 
 void sim_file_ref(struct sim_file *file)
@@ -73,15 +87,22 @@ void sim_file_unref(struct sim_file *file)
             sim_close(waiting, true); /* nobody will accept them any more */
 }
 
-void sim_fd_close(int fd, bool abort)
+void sim_fd_close(struct sim_table *t, int fd, bool abort)
 {
-    struct sim_file *file = sim_fd_find(fd);
+    struct sim_file *file = sim_fd_find(t, fd);
 
     SIM_CHECK(file, "descriptor %d is closed, but not open", fd);
     sim_trace("close fd=%d%s", fd, abort ? " reset" : "");
-    fds[fd] = NULL;
+    t->at[fd] = NULL;
     file->reset_at_close |= abort;
     sim_file_unref(file);
+}
+
+void sim_table_close(struct sim_table *t)
+{
+    for (unsigned fd = t->first; fd < t->room; fd++)
+        if (t->at[fd])
+            sim_fd_close(t, (int)fd, false);
 }
 
 unsigned sim_fds_open(void)

@@ -73,6 +73,7 @@ void sim_hub_start(const struct rh_config *cfg)
     hub.env.control = hub.shards;
     hub.env.node = "0123456789ab";
     hub.env.all = hub.all;
+    hub.env.files = sim_knobs.files;
     for (unsigned i = 0; i < hub.shards; i++) {
         int listeners[RH_LISTEN_MAX];
 

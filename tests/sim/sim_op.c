@@ -5,7 +5,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
-const char *const sim_op_names[] = {"accept", "recv once", "recv", "send", "cancel"};
+const char *const sim_op_names[] = {"accept", "recv once", "recv", "send",
+                                    "cancel", "pass",      "close"};
 
 void sim_op_over(struct sim_op *op)
 {
@@ -81,7 +82,9 @@ static void fill_addr(struct rh_addr *addr, unsigned id)
 static void run_accept(struct sim_op *op)
 {
     static const int errors[] = {-EMFILE, -ECONNABORTED, -ENOMEM, -EINTR};
+    struct sim_table *table = &op->ring->table;
     struct sim_end *end;
+    int fd;
 
     if (op->file->backlog_count && sim_chance(sim_knobs.bad_accepts)) {
         complete(op, errors[sim_below(RH_COUNT(errors))]);
@@ -91,7 +94,19 @@ static void run_accept(struct sim_op *op)
     if (!end)
         return;
     fill_addr(op->addr, end->id);
-    complete(op, sim_fd_open(end, sim_ops_changed));
+    fd = sim_fd_open(table->room ? table : &sim_process, end, sim_ops_changed);
+    SIM_CHECK(fd >= 0, "shard %d accepts without a slot: the client is lost", op->ring->tid);
+    complete(op, table->room ? fd | RH_FD_DIRECT : fd);
+}
+
+/* The target's thread runs it when it likes; it hears nothing of that. */
+static void run_pass(struct sim_op *op)
+{
+    static const int errors[] = {-ENFILE, -ENOMEM, -EAGAIN};
+    int fd = sim_chance(sim_knobs.bad_passes) ? errors[sim_below(RH_COUNT(errors))]
+                                              : sim_fd_copy(&op->to->table, op->file);
+
+    complete(op, fd >= 0 ? fd | RH_FD_DIRECT : fd);
 }
 
 /* One receive into one buffer; false: it is over, or waits. */
@@ -198,6 +213,9 @@ void sim_op_run(struct sim_op *op)
         break;
     case SIM_SEND:
         run_send(op);
+        break;
+    case SIM_PASS:
+        run_pass(op);
         break;
     default:
         run_recv(op);

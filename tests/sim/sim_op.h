@@ -14,7 +14,15 @@
 
 #define SIM_CQ_ROOM 16384
 
-enum sim_op_kind { SIM_ACCEPT, SIM_RECV_ONCE, SIM_RECV_MULTI, SIM_SEND, SIM_CANCEL };
+enum sim_op_kind {
+    SIM_ACCEPT,
+    SIM_RECV_ONCE,
+    SIM_RECV_MULTI,
+    SIM_SEND,
+    SIM_CANCEL,
+    SIM_PASS,
+    SIM_CLOSE
+};
 
 extern const char *const sim_op_names[];
 
@@ -30,6 +38,8 @@ struct sim_op {
     bool cancelled;
     bool waits;           /* receive: data is known to be there */
     struct rh_addr *addr; /* accept */
+    struct rh_uring *to;  /* pass */
+    bool abort;           /* close */
     uint64_t target;      /* cancel */
     struct iovec *iov;    /* send */
     unsigned count;
@@ -39,6 +49,7 @@ struct sim_op {
 
 struct rh_uring {
     int tid;
+    struct sim_table table; /* direct descriptors; room 0: none */
     unsigned headroom, buffers;
     uint8_t *mem;
     bool *lent;

@@ -52,6 +52,8 @@ int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_urin
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a ring");
     u->tid = rh_tid_self();
     u->headroom = opts->headroom;
+    u->table.room = opts->files;
+    u->table.at = sim_keep(opts->files * sizeof(struct sim_file *) + 1);
     u->buffers = RH_MIN(opts->buffers, sim_knobs.buffers);
     u->mem = sim_keep((size_t)u->buffers * RH_URING_BUFFER);
     u->lent = sim_keep(u->buffers);
@@ -73,8 +75,21 @@ void rh_uring_destroy(struct rh_uring *u)
         sim_op_over(rh_container_of(u->queued.next, struct sim_op, node));
     while (!rh_list_empty(&u->flying))
         sim_op_over(rh_container_of(u->flying.next, struct sim_op, node));
+    sim_table_close(&u->table);
     RH_MEM_UNPOISON(u->mem, (size_t)u->buffers * RH_URING_BUFFER);
     rh_mem_free(u);
+}
+
+/* ---- descriptors ---- */
+
+static struct sim_table *table_of(struct rh_uring *u, int fd)
+{
+    return rh_fd_direct(fd) ? &u->table : &sim_process;
+}
+
+static struct sim_file *find(struct rh_uring *u, int fd)
+{
+    return sim_fd_find(table_of(u, fd), fd & ~RH_FD_DIRECT);
 }
 
 /* ---- queueing ---- */
@@ -135,6 +150,19 @@ void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
     queue(u, SIM_CANCEL, -1, tag)->target = target;
 }
 
+void rh_uring_cancel_accept(struct rh_uring *u, uint64_t target, uint64_t tag)
+{
+    rh_uring_cancel(u, target, tag);
+}
+
+void rh_uring_pass(struct rh_uring *u, int fd, const struct rh_uring *to, uint64_t tag)
+{
+    struct sim_op *op = queue(u, SIM_PASS, fd, tag);
+
+    SIM_CHECK(rh_fd_direct(fd) && to != u, "descriptor %d is passed to shard %d", fd, to->tid);
+    op->to = (struct rh_uring *)to;
+}
+
 /* ---- submitting ---- */
 
 static void submit_cancel(struct rh_uring *u, struct sim_op *op)
@@ -176,11 +204,18 @@ static void submit(struct rh_uring *u, struct sim_op *op)
         submit_cancel(u, op);
         return;
     }
-    op->file = sim_fd_find(op->fd);
+    if (op->kind == SIM_CLOSE) {
+        sim_op_over(op);
+        sim_fd_close(&u->table, op->fd & ~RH_FD_DIRECT, op->abort);
+        return;
+    }
+    op->file = find(u, op->fd);
     SIM_CHECK(op->file, "%s on descriptor %d, which is not open", sim_op_names[op->kind], op->fd);
     SIM_CHECK((op->kind == SIM_ACCEPT) == !op->file->end, "%s on the wrong kind of descriptor %d",
               sim_op_names[op->kind], op->fd);
     check_alone(u, op);
+    SIM_CHECK(op->kind != SIM_PASS || rh_list_empty(&op->file->ops),
+              "descriptor %d is passed with something under way", op->fd);
     sim_file_ref(op->file);
     rh_list_del(&op->node);
     rh_list_add(&u->flying, &op->node);
@@ -249,7 +284,7 @@ uint64_t rh_uring_overflows(const struct rh_uring *u)
 
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
 {
-    struct sim_file *file = sim_fd_find(fd);
+    struct sim_file *file = find(u, fd);
 
     SIM_CHECK(file && file->end, "shutdown of descriptor %d, which is no connection", fd);
     sim_trace("shard %d: shutdown fd=%d%s%s", u->tid, fd, how != SHUT_WR ? " in" : "",
@@ -257,29 +292,37 @@ void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
     sim_shut(file->end, how != SHUT_WR, how != SHUT_RD);
 }
 
+/* Of a direct descriptor: in order with what was queued before. */
+static void end(struct rh_uring *u, int fd, bool abort)
+{
+    if (rh_fd_direct(fd))
+        queue(u, SIM_CLOSE, fd, UINT64_MAX)->abort = abort;
+    else
+        sim_fd_close(&sim_process, fd, abort);
+}
+
 void rh_uring_close(struct rh_uring *u, int fd)
 {
-    (void)u;
-    sim_fd_close(fd, false);
+    end(u, fd, false);
 }
 
 void rh_uring_abort(struct rh_uring *u, int fd)
 {
-    (void)u;
-    sim_fd_close(fd, true);
+    end(u, fd, true);
 }
 
 void rh_sock_close(int fd)
 {
-    sim_fd_close(fd, false);
+    sim_fd_close(&sim_process, fd, false);
 }
 
 uint64_t rh_uring_acked(struct rh_uring *u, int fd)
 {
-    struct sim_file *file = sim_fd_find(fd);
+    struct sim_file *file = find(u, fd);
 
-    (void)u;
     SIM_CHECK(file && file->end, "a question about descriptor %d, which is no connection", fd);
+    if (rh_fd_direct(fd) && sim_chance(30))
+        return RH_ACKED_UNKNOWN;
     return file->end->out->arrived;
 }
 
@@ -292,7 +335,7 @@ void rh_uring_wake_any(struct rh_uring *u)
 
 int sim_listen(void)
 {
-    return sim_fd_open(NULL, sim_ops_changed);
+    return sim_fd_open(&sim_process, NULL, sim_ops_changed);
 }
 
 uint64_t sim_uring_due(const struct rh_uring *u)
