@@ -35,6 +35,7 @@ enum rh_auth_mode { RH_AUTH_NONE, RH_AUTH_JWT, RH_AUTH_WEBHOOK };
 enum rh_slow_consumer { RH_SLOW_DISCONNECT, RH_SLOW_OLDEST, RH_SLOW_NEWEST, RH_SLOW_CONFLATE };
 enum rh_on_limit { RH_ON_LIMIT_KICK, RH_ON_LIMIT_REJECT };
 enum rh_io_backend { RH_BACKEND_AUTO, RH_BACKEND_URING, RH_BACKEND_EPOLL };
+enum rh_io_descriptors { RH_DESCRIPTORS_AUTO, RH_DESCRIPTORS_ORDINARY, RH_DESCRIPTORS_DIRECT };
 
 /* One address to listen on, ready for bind(). */
 struct rh_listen {

@@ -79,7 +79,7 @@ unsigned rh_admit_upgrade(struct rh_shard *sh, const struct rh_conn *c,
 
 static unsigned take_conn(struct rh_shard *sh, const char **ret_why)
 {
-    if (rh_limit_take_conn_any(sh->env->limits, sh->cfg->limits_connections))
+    if (rh_limit_take_conn_any(sh->env->limits, rh_connections_max(sh)))
         return 0;
     *ret_why = "the server is full";
     return 503;

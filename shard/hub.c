@@ -30,9 +30,11 @@
 #include "core/limit.h"
 #include "core/limits.h"
 #include "core/log.h"
+#include "core/machine.h"
 #include "core/mem.h"
 #include "core/rand.h"
 #include "core/thread.h"
+#include "shard/capacity.h"
 #include "shard/shard.h"
 
 #define NODE_LEN 12
@@ -55,6 +57,8 @@ struct rh_hub {
     struct rh_net *net;
     struct rh_shard_env env;
     unsigned shards;
+    struct rh_capacity capacity;
+    struct rh_fault not_direct; /* why, if so */
     char node[NODE_LEN + 1];
     char address[RH_LISTEN_MAX][RH_ADDR_TEXT];
     int (*listeners)[RH_LISTEN_MAX]; /* by shard; -1 when the shard has taken it */
@@ -112,6 +116,22 @@ static void wake_member(void *arg, unsigned tid)
     /* the control thread polls while it stops the hub */
 }
 
+/* Which descriptors, and how many connections. */
+static int measure(struct rh_hub *hub, const struct rh_config *cfg, struct rh_fault *fault)
+{
+    struct rh_machine m = {
+        .memory = rh_machine_memory(),
+        .descriptors = rh_machine_descriptors(),
+        .direct = rh_uring_selftest_direct(&hub->not_direct) == RH_OK,
+        .why = hub->not_direct.text,
+    };
+    int rc = rh_capacity(cfg, &m, &hub->capacity, fault);
+
+    hub->env.files = hub->capacity.files;
+    hub->env.connections_max = hub->capacity.computed ? hub->capacity.connections : 0;
+    return rc;
+}
+
 static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_fault *fault)
 {
     uint8_t random[NODE_LEN / 2];
@@ -144,7 +164,8 @@ static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_f
     hub->env.control = hub->shards;
     hub->env.node = hub->node;
     hub->env.all = hub->all;
-    return bind_all(hub, fault);
+    rc = measure(hub, cfg, fault);
+    return rc < 0 ? rc : bind_all(hub, fault);
 }
 
 int rh_hub_create(const struct rh_config *cfg, struct rh_hub **ret_hub, struct rh_fault *fault)
@@ -257,10 +278,25 @@ static void start_thread(struct rh_hub *hub, unsigned i)
         t->rc = rh_fault_set(&t->fault, rc, "cannot start a thread");
 }
 
+static void log_capacity(const struct rh_capacity *c)
+{
+    const char *descriptors = c->files ? "direct" : "ordinary";
+
+    if (c->computed)
+        rh_log(RH_LOG_INFO, "limits.computed", RH_KU("connections", c->connections),
+               RH_KS("bound_by", c->bound), RH_KS("descriptors", descriptors),
+               RH_KS("hint", c->hint));
+    else if (c->reachable < c->connections)
+        rh_log(RH_LOG_WARN, "limits.unreachable", RH_KU("connections", c->connections),
+               RH_KU("reachable", c->reachable), RH_KS("descriptors", descriptors),
+               RH_KS("hint", c->hint));
+}
+
 static void log_started(const struct rh_hub *hub)
 {
     rh_log(RH_LOG_INFO, "hub.started", RH_KS("version", RH_VERSION), RH_KS("node", hub->node),
            RH_KU("shards", hub->shards), RH_KS("listen", hub->address[0]));
+    log_capacity(&hub->capacity);
     if (config_of(hub)->auth_mode == RH_AUTH_NONE && config_of(hub)->auth_allow_insecure)
         rh_log(RH_LOG_WARN, "auth.insecure",
                RH_KS("hint", "auth.mode is none: everybody who reaches this hub is who they say"));

@@ -406,6 +406,7 @@ static void copy_counts(struct rh_shard *sh)
     rh_stat_set(&sh->stats, RH_STAT_ring_inbound, rh_net_inbound_any(sh->env->net, sh->tid));
     rh_stat_set(&sh->stats, RH_STAT_loop_passes, sh->pass);
     rh_stat_set(&sh->stats, RH_STAT_cq_overflows, rh_uring_overflows(sh->uring));
+    rh_stat_set(&sh->stats, RH_STAT_connections_limit, sh->tid == 0 ? rh_connections_max(sh) : 0);
     rh_stat_set(&sh->stats, RH_STAT_send_queue_messages, sh->stock.messages);
     rh_stat_set(&sh->stats, RH_STAT_send_queue_bytes, sh->stock.bytes);
 }

@@ -294,6 +294,14 @@ static inline uint64_t rh_conn_ms(const struct rh_shard *sh, uint32_t low_ms)
     return sh->now_ms - (uint32_t)((uint32_t)sh->now_ms - low_ms);
 }
 
+/* 0: no limit. */
+static inline uint32_t rh_connections_max(const struct rh_shard *sh)
+{
+    uint32_t max = sh->cfg->limits_connections;
+
+    return max ? max : sh->env->connections_max;
+}
+
 static inline uint64_t rh_now_unix_ms(const struct rh_shard *sh)
 {
     return sh->hub_us / 1000;

@@ -1009,8 +1009,8 @@ RH_TEST(config, a_reload_of_every_key_says_that_there_were_more)
     RH_EQ_INT(rh_config_reload(cfg, want, &next, &changes), 0);
     RH_OK_IF(strlen(changes.applied) > RH_CONFIG_CHANGES - 64);
     RH_EQ_STR(changes.applied + strlen(changes.applied) - 4, ",...");
-    RH_EQ_STR(changes.restart,
-              "listen,shards,auth.mode,auth.allow_insecure,io.backend,log.format,log.file");
+    RH_EQ_STR(changes.restart, "listen,shards,auth.mode,auth.allow_insecure,io.backend,io."
+                               "descriptors,log.format,log.file");
     for (size_t i = 0; (key = rh_config_key(i)); i++)
         if (key->slot >= 0)
             RH_OK_IF((((char *)next)[key->field] == ((char *)want)[key->field]) == key->live);
