@@ -35,6 +35,9 @@ DEADLINE = 20.0 * SLOWNESS
 # Settings of every hub, unless a test gives other ones: a drain need not take seconds.
 DEFAULTS = {"shutdown.spread": "0"}
 
+# Settings that tests are run once more with: "key=value key=value" (test_descriptors.py).
+DEFAULTS.update(pair.split("=", 1) for pair in os.environ.get("E2E_SETS", "").split())
+
 LISTENS = re.compile(r"ringhub (\S+) listens on http://([\d.]+|\[[0-9a-f:]+\]):(\d+)")
 SANITIZER = re.compile(r"Sanitizer|runtime error:|rh_assert")
 
