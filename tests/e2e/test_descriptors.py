@@ -222,13 +222,12 @@ class EveryKind(unittest.TestCase):
     def run_with(self, kind):
         for name, text in EVERY_KIND.items():
             with self.subTest(name):
-                env = {**os.environ, "E2E_SETS": f"io.descriptors={kind}"}
-                if text:
-                    env["T"] = text
+                env = {**os.environ, "E2E_SETS": f"io.descriptors={kind}", "T": text}
                 done = subprocess.run([sys.executable, "-B", HERE / "run.py", HERE / name],
                                       env=env, capture_output=True, text=True,
                                       timeout=20 * DEADLINE)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assertNotIn("Checks: 0", done.stdout)
 
     def test_ordinary(self):
         self.run_with("ordinary")

@@ -271,8 +271,9 @@ class Newcomers(DrainCase):
 class Traffic(DrainCase):
     """Until it is closed a connection is served, and what was accepted arrives."""
 
-    async def talk(self, ours, theirs, room, number=0):
-        """Sends until it is closed: (numbers that were answered `sent`, seqs published)."""
+    async def talk(self, ours, theirs, room, begun, number=0):
+        """Sends until it is closed: (numbers that were answered `sent`, seqs published). `begun` is
+        set when that are some."""
         sent, published = [], []
         try:
             while True:
@@ -285,6 +286,8 @@ class Traffic(DrainCase):
                 self.assertEqual(got["type"], "response", got)
                 published.append(got["data"]["seq"])
                 number += 1
+                if number == 10:
+                    begun.set()
         except websockets.ConnectionClosed:
             return sent, published
 
@@ -295,9 +298,11 @@ class Traffic(DrainCase):
             answer = await client.request("room.join", {"room": "all"})
             self.assertEqual(answer["type"], "response", answer)
         pairs = list(zip(clients[::2], clients[1::2]))
-        talks = [asyncio.ensure_future(self.talk(one, other, "all")) for one, other in pairs]
+        begun = [asyncio.Event() for _ in pairs]
+        talks = [asyncio.ensure_future(self.talk(one, other, "all", event))
+                 for (one, other), event in zip(pairs, begun)]
         seen = [Drained(other) for _, other in pairs]
-        await asyncio.sleep(0.3)
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), DEADLINE)
         self.terminate()
         done = await asyncio.wait_for(asyncio.gather(*talks), DEADLINE)
         await asyncio.wait_for(asyncio.gather(*(one.task for one in seen)), DEADLINE)
