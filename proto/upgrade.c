@@ -51,7 +51,8 @@ static bool key_ok(struct rh_span key)
 
 /* ---- lists: subprotocols and extensions -------------------------------------------------------- */
 
-/* RFC 6455 4.1, point 10: tokens, each once. */
+/* RFC 6455 4.1, point 10: tokens, each once. Empty elements are nothing, but something has to be
+ * there (RFC 6455 4.3, RFC 9110 5.6.1.2). */
 static bool choose_subprotocol(const struct rh_http_head *head, struct rh_span *ret_chosen)
 {
     struct rh_span offers[RH_UPGRADE_OFFERS_MAX], rest, item;
@@ -63,6 +64,8 @@ static bool choose_subprotocol(const struct rh_http_head *head, struct rh_span *
             continue;
         rest = head->headers[i].value;
         while (rh_http_list_next(&rest, &item)) {
+            if (!item.len)
+                continue;
             if (!rh_http_is_token(item) || count == RH_UPGRADE_OFFERS_MAX)
                 return false;
             for (unsigned k = 0; k < count; k++) {
@@ -74,7 +77,7 @@ static bool choose_subprotocol(const struct rh_http_head *head, struct rh_span *
                 *ret_chosen = RH_SPAN(SUBPROTOCOL);
         }
     }
-    return true;
+    return count > 0 || !rh_http_find(head, "sec-websocket-protocol");
 }
 
 /* A quoted value is a token, too, once its quotes are gone (RFC 6455 9.1); so no list that is well
@@ -113,6 +116,7 @@ static bool extension_ok(struct rh_span rest)
 static bool choose_deflate(const struct rh_http_head *head, const struct rh_deflate_wish *wish,
                            struct rh_deflate_terms *ret_terms)
 {
+    bool some = !rh_http_find(head, "sec-websocket-extensions"); /* empty elements are nothing */
     struct rh_span rest, item;
 
     *ret_terms = (struct rh_deflate_terms){0};
@@ -121,13 +125,16 @@ static bool choose_deflate(const struct rh_http_head *head, const struct rh_defl
             continue;
         rest = head->headers[i].value;
         while (rh_http_list_next(&rest, &item)) {
+            if (!item.len)
+                continue;
             if (!extension_ok(item))
                 return false;
             if (wish && !ret_terms->server_bits)
                 rh_deflate_offer(item, wish, ret_terms);
+            some = true;
         }
     }
-    return true;
+    return some;
 }
 
 /* ---- traceparent --------------------------------------------------------------------------------- */
@@ -186,12 +193,14 @@ static unsigned check_request(const struct rh_http_head *head, const char **why)
         return refuse(why, 405, "a WebSocket handshake is a GET");
     if (!rh_http_has_token(head, "upgrade", "websocket"))
         return refuse(why, 426, "this path speaks WebSocket only");
-    if (head->minor < 1)
-        return refuse(why, 400, "a WebSocket handshake needs HTTP/1.1");
+    if (head->minor < 1) /* where Upgrade is to be ignored (RFC 9110 7.8) */
+        return refuse(why, 426, "a WebSocket handshake needs HTTP/1.1");
     if (!rh_http_has_token(head, "connection", "upgrade"))
         return refuse(why, 400, "Connection does not name Upgrade");
     if (head->has_body)
         return refuse(why, 400, "a WebSocket handshake has no body");
+    if (rh_http_count(head, "expect")) /* 100 would have to come before 101 (RFC 9110 7.8) */
+        return refuse(why, 400, "a WebSocket handshake has nothing to expect");
     if (!version || rh_http_count(head, "sec-websocket-version") > 1)
         return refuse(why, 400, "there has to be one Sec-WebSocket-Version");
     if (!rh_span_eq(*version, RH_SPAN("13")))

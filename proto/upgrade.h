@@ -29,12 +29,12 @@ struct rh_upgrade {
 
 /* Checks RFC 6455 4.2.1 on a parsed head. Returns 0, or the status to refuse with:
  *   405  not GET
- *   426  no "websocket" in Upgrade (a plain GET), or one Sec-WebSocket-Version that isn't 13
- *   400  not HTTP/1.1; no "upgrade" in Connection; a body; Sec-WebSocket-Version missing or
+ *   426  no "websocket" in Upgrade (a plain GET), HTTP/1.0, or one Sec-WebSocket-Version that
+ *        isn't 13
+ *   400  no "upgrade" in Connection; a body; an Expect; Sec-WebSocket-Version missing or
  *        repeated; Sec-WebSocket-Key missing, repeated or not the base64 of 16 bytes (as strict
  *        as RFC 4648 3.5 allows: the four bits left over are zero); a malformed list of subprotocols
- *        (an empty element, no token, the same one twice, more than RH_UPGRADE_OFFERS_MAX) or of
- *        extensions
+ *        (no token, the same one twice, more than RH_UPGRADE_OFFERS_MAX) or of extensions
  *   500  libcrypto had no memory
  * Of subprotocols "ringhub.v1" is chosen where it is offered, else none. Extensions are checked for
  * their syntax (RFC 6455 9.1), whatever they are. With a wish, the first permessage-deflate among

@@ -90,13 +90,15 @@ RH_TEST(upgrade, handshakes_that_are_refused)
     expect_status(START "Connection: Upgrade\r\n" VERSION KEYED, 426, plain);
     expect_status(START "Upgrade: websocket/13\r\nConnection: Upgrade\r\n" VERSION KEYED, 426,
                   plain);
-    expect_status("GET /ws HTTP/1.0\r\nHost: h\r\n" UPGRADE VERSION KEYED, 400,
+    expect_status("GET /ws HTTP/1.0\r\nHost: h\r\n" UPGRADE VERSION KEYED, 426,
                   "a WebSocket handshake needs HTTP/1.1");
     expect_status(START "Upgrade: websocket\r\n" VERSION KEYED, 400, connection);
     expect_status(START "Upgrade: websocket\r\nConnection: close\r\n" VERSION KEYED, 400,
                   connection);
     expect_status(WHOLE "Content-Length: 1\r\n", 400, "a WebSocket handshake has no body");
     expect_status(WHOLE "Transfer-Encoding: chunked\r\n", 400, "a WebSocket handshake has no body");
+    expect_status(WHOLE "Expect: 100-continue\r\n", 400,
+                  "a WebSocket handshake has nothing to expect");
     expect_status(START UPGRADE KEYED, 400, versions);
     expect_status(WHOLE VERSION, 400, versions);
     expect_status(START UPGRADE KEYED "Sec-WebSocket-Version: 8\r\n", 426, version);
@@ -144,7 +146,8 @@ RH_TEST(upgrade, ringhub_v1_is_chosen_where_it_is_offered_else_nothing)
     static const char *const chosen[] = {
         "Sec-WebSocket-Protocol: ringhub.v1\r\n",
         "Sec-WebSocket-Protocol: bearer.aaa.bbb_-.c, ringhub.v1\r\n",
-        "Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol:b ,\tringhub.v1 , c\r\n"};
+        "Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol:b ,\tringhub.v1 , c\r\n",
+        "Sec-WebSocket-Protocol: ,, ringhub.v1,\r\nSec-WebSocket-Protocol:\r\n"};
     static const char *const none[] = {"", "Sec-WebSocket-Protocol: chat, superchat\r\n",
                                        "Sec-WebSocket-Protocol: Ringhub.v1\r\n",
                                        "Sec-WebSocket-Protocol: ringhub.v12, ringhub.v\r\n"};
@@ -157,9 +160,9 @@ RH_TEST(upgrade, ringhub_v1_is_chosen_where_it_is_offered_else_nothing)
 
 RH_TEST(upgrade, malformed_offers_of_subprotocols_are_refused)
 {
-    static const char *const bad[] = {"",         ",",         "a,",    ",a",  "a,,b",
-                                      "a b",      "a;b",       "\"a\"", "a/b", "a, ringhub.v1, a",
-                                      "\xc3\xa9", "bearer.a=="};
+    static const char *const bad[] = {"",         ",",          ", ,", "a b",
+                                      "a;b",      "\"a\"",      "a/b", "a, ringhub.v1, a",
+                                      "\xc3\xa9", "bearer.a==", "a,,a"};
     char fields[1024];
     int n;
 
@@ -180,10 +183,12 @@ RH_TEST(upgrade, malformed_offers_of_subprotocols_are_refused)
 
 RH_TEST(upgrade, extensions_are_checked_for_their_syntax_only)
 {
-    static const char *const good[] = {"permessage-deflate",
-                                       "permessage-deflate; client_max_window_bits",
-                                       "a; b=1; c=\"x\" ,d", "a;b=\"\\x\\y\"", "a ; b = c"};
-    static const char *const bad[] = {"",        ",",           "a,",          "a;",
+    static const char *const good[] = {
+        "permessage-deflate", "permessage-deflate; client_max_window_bits",
+        "a; b=1; c=\"x\" ,d", "a;b=\"\\x\\y\"",
+        "a ; b = c",          "a,",
+        ",, a;b ,\t,"};
+    static const char *const bad[] = {"",        ",",           ", ,",         "a;",
                                       ";a",      "a;=",         "a;b=",        "a;b=\"\"",
                                       "a;b=\"",  "a;b=\"x y\"", "a;b=\"x,y\"", "a b",
                                       "a;b=c=d", "a;b=\"x\\\"", "a;b=\"x\"y",  "a;b=\"\\\"",
@@ -247,7 +252,8 @@ RH_TEST(upgrade, the_first_deflate_that_can_be_accepted_is)
          PMD "; server_max_window_bits=9"},
         {EXT PMD "; x\r\n", ""},
         {EXT PMD "\r\n" EXT PMD "; =\r\n", malformed},
-        {EXT PMD ",\r\n", malformed},
+        {EXT PMD ",\r\n", PMD},
+        {EXT ",\r\n", malformed},
         {EXT PMD ";\r\n", malformed},
         {EXT PMD "; server_no_context_takeover=\"\"\r\n", malformed},
     };
