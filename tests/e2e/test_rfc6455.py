@@ -9,23 +9,13 @@ import unittest
 
 import raw
 from clients import envelope
-from hub import HubCase, eventually
+from frames import FrameCase
+from hub import eventually
 from raw import BINARY, CONT, PING, PONG, TEXT, Wire, close_frame, frame
 
 
-class Frames(HubCase):
-
-    def wire(self, path="/echo"):
-        wire = Wire(self.hub)
-        self.addCleanup(wire.sock.close)
-        wire.upgrade(path)
-        if path.startswith("/ws"):
-            self.assertEqual(envelope(wire.message().payload.decode())["event"], "welcome")
-        return wire
-
-    def assert_alive(self, wire):
-        wire.send(frame(TEXT, "alive?"))
-        self.assertEqual(wire.message()[:2], (TEXT, b"alive?"))
+class Frames(FrameCase):
+    shards = 4
 
 
 class Broken(Frames):
