@@ -9,7 +9,7 @@
 set -eu
 
 build='gcc make libc6-dev liburing-dev libck-dev libjemalloc-dev libyaml-dev libssl-dev zlib1g-dev'
-test='check libsubunit-dev libjansson-dev python3 python3-websockets nodejs node-ws curl'
+test='check libsubunit-dev libjansson-dev python3 python3-websockets nodejs node-ws curl chromium'
 check='clang libclang-rt-dev clang-format clang-tidy cppcheck'
 
 case ${1:-build} in
