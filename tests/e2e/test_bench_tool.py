@@ -24,6 +24,7 @@ import threading
 import time
 import unittest
 import urllib.parse
+import zlib
 
 import websockets
 
@@ -43,6 +44,31 @@ def flipped(message):
     if isinstance(message, bytes):
         return message[:-1] + bytes([last ^ 1])
     return message[:-1] + ("b" if last != "b" else "c")
+
+
+def deflated(message):
+    """As one message of permessage-deflate."""
+    pack = zlib.compressobj(wbits=-15)
+    data = message if isinstance(message, bytes) else message.encode()
+    return (pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def compressed_frame(message, fault):
+    """A frame with RSV1 and what the fault makes of the message."""
+    packed = deflated(message)
+    first = 0xc2 if isinstance(message, bytes) else 0xc1
+    if fault == "torn":
+        packed = packed[:len(packed) // 2]
+    if fault == "damage":  # in the block's codes, so that nothing behind them fits
+        packed = packed[:2] + bytes(~b & 255 for b in packed[2:12]) + packed[12:]
+    if fault == "other":  # intact, but not what was sent
+        packed = deflated(flipped(message))
+    if fault == "unmarked":
+        first &= ~0x40
+    return bytes([first, 126]) + len(packed).to_bytes(2, "big") + packed
+
+
+PACKED = ("intact", "torn", "damage", "other", "unmarked")
 
 
 class Room:
@@ -124,6 +150,9 @@ class Room:
         if fault == "close":
             await victim.close(4408, "slow")
             return
+        if fault in PACKED:
+            victim.transport.write(compressed_frame(json.dumps(message), fault))
+            return
         for text in self.for_victim(message, fault):
             await victim.send(json.dumps(text))
         if self.kept and not fault:
@@ -134,7 +163,8 @@ class Room:
 class Server:
     """Serves until close(); the first part of the path picks what it does wrong."""
 
-    def __init__(self):
+    def __init__(self, compression=None):
+        self.compression = compression
         self.users = {}
         self.rooms = {}
         self.held = 0  # connections of mode connect
@@ -153,7 +183,7 @@ class Server:
 
     async def _start(self):
         self.server = await websockets.serve(
-            self.serve, "127.0.0.1", 0, max_size=None, compression=None,
+            self.serve, "127.0.0.1", 0, max_size=None, compression=self.compression,
             process_request=self.maybe_refuse)
         self.port = self.server.sockets[0].getsockname()[1]
 
@@ -209,6 +239,9 @@ class Server:
                 message = message[:-1]
             if hit and fault == "text":
                 message = message.decode()
+            if hit and fault in PACKED:
+                ws.transport.write(compressed_frame(message, fault))
+                continue
             if hit and fault == "noise":
                 ws.transport.write(b"\xff\xff\xff\xff")
             await ws.send(message)
@@ -306,9 +339,11 @@ def bench(*args, timeout=40, files=None):
 
 
 class WithServer(unittest.TestCase):
+    COMPRESSION = None
+
     @classmethod
     def setUpClass(cls):
-        cls.server = Server()
+        cls.server = Server(cls.COMPRESSION)
 
     @classmethod
     def tearDownClass(cls):
@@ -446,6 +481,11 @@ class FanoutFaults(WithServer):
                     # what was on its way to who is gone is lost, later messages are not
                     self.assertEqual(counts["lost"], 1 if fault == "close" else 0)
 
+    def test_a_server_that_does_not_compress_is_told_of(self):
+        result = self.fanout("", "--compress", "--size", "1000")
+        self.assert_fine(result)
+        self.assertIn("5 connections are without compression", result.stdout)
+
     def test_who_may_not_join_is_refused(self):
         result = self.fanout("full")
         self.assert_fault(result, "connections refused")
@@ -527,6 +567,78 @@ class DirectDescriptors(WithServer):
                        "50", files=100)
         self.assert_fault(result, "connections refused")
         self.assertIn("50 connections refused", result.stdout)
+
+
+class Compressed(WithServer):
+    COMPRESSION = "deflate"
+    MODES = (("echo", "/echo"), ("send", "/send-"), ("fanout", "/fanout"))
+
+    def compressed(self, mode, path, *args, **how):
+        return self.run_mode(mode, path, "--connections", "4", "--compress", "--depth", "4", *args,
+                             **how)
+
+    def test_an_honest_server_is_fine_at_every_size_and_compression_is_used(self):
+        for mode, path in self.MODES:
+            for size in ("0", "18", "511", "512", "1000", "20000", "200000"):
+                with self.subTest(mode=mode, size=size):
+                    result = self.compressed(mode, path, "--size", size, "--json", "-",
+                                             duration=BRIEF)
+                    figures = json.loads(result.stdout)
+                    counts = figures["counts"]
+                    self.assertEqual(result.returncode, 0, counts)
+                    self.assertTrue(figures["compress"])
+                    self.assertEqual(counts["plain"], 0)
+                    # the server compresses everything, the tool what is long enough
+                    self.assertGreaterEqual(counts["compressed"], counts["completed"])
+                    if int(size) >= 512:
+                        self.assertEqual(counts["deflated"], counts["sent"])
+                    elif mode == "echo":  # elsewhere there is an envelope around it
+                        self.assertEqual(counts["deflated"], 0)
+
+    def test_text_and_fragments_and_a_mask_of_zero_change_nothing(self):
+        self.assert_fine(self.compressed("echo", "/echo", "--text", "--size", "1000"))
+        self.assert_fine(self.compressed("echo", "/echo-fragment", "--size", "1000"))
+        self.assert_fine(self.compressed("echo", "/echo", "--mask-zero", "--size", "1000"))
+        self.assert_fine(self.compressed("fanout", "/fanout-fragment", "--size", "1000"))
+        self.assert_fine(self.compressed("fanout", "/fanout-spaces", "--size", "1000"))
+
+    def test_without_the_option_nothing_is_offered(self):
+        result = self.run_mode("echo", "/echo", "--size", "1000", "--json", "-", duration=BRIEF)
+        counts = json.loads(result.stdout)["counts"]
+        self.assertEqual((result.returncode, counts["compressed"], counts["deflated"]), (0, 0, 0))
+
+    def test_faults_are_found_in_what_was_inflated(self):
+        for fault, words in (("flip", "messages corrupted"), ("swap", "messages reordered"),
+                             ("twice", "messages not expected")):
+            for mode in ("echo", "fanout"):
+                with self.subTest(mode=mode, fault=fault):
+                    self.assert_fault(self.compressed(mode, f"/{mode}-{fault}", "--size", "1000"),
+                                      words)
+        self.assert_fault(self.compressed("echo", "/echo-other", "--size", "1000"),
+                          "messages corrupted")
+
+    def test_compressed_bytes_by_hand_are_fine_as_long_as_they_are_right(self):
+        for mode, path in (("echo", "/echo-intact"), ("fanout", "/fanout-intact")):
+            with self.subTest(mode=mode):
+                self.assert_fine(self.compressed(mode, path, "--size", "1000"))
+
+    def test_what_cannot_be_inflated_is_corrupted_and_ends_the_connection(self):
+        for mode, path in (("echo", "/echo-"), ("fanout", "/fanout-")):
+            for fault in ("torn", "damage"):
+                with self.subTest(mode=mode, fault=fault):
+                    result = self.compressed(mode, path + fault, "--size", "1000")
+                    self.assert_fault(result, "messages corrupted")
+                    self.assert_fault(result, "connections broken")
+                    self.assertIn("cannot be inflated", result.stdout)
+
+    def test_compressed_bytes_that_claim_to_be_plain_are_found(self):
+        self.assert_fault(self.compressed("echo", "/echo-unmarked", "--size", "1000"),
+                          "messages corrupted")
+
+    def test_compressed_bytes_without_agreement_are_no_websocket(self):
+        result = self.run_mode("echo", "/echo-intact", "--size", "1000")
+        self.assert_fault(result, "connections broken")
+        self.assertIn("not WebSocket", result.stdout)
 
 
 class Waits(WithServer):
@@ -826,6 +938,7 @@ class Usage(unittest.TestCase):
                 ("no user_id", ("send", "--url", "ws://127.0.0.1:9/ws?user_id=x")),
                 ("sends none", ("connect", *u, "--depth", "2")),
                 ("sends none", ("connect", *u, "--warmup", "2s")),
+                ("sends none", ("connect", *u, "--compress")),
                 ("--text is for mode echo", ("send", *u, "--text")),
                 ("--text is for mode echo", ("fanout", *u, "--text")),
                 ("--slow is for mode fanout", ("send", *u, "--slow", "3")),

@@ -144,9 +144,17 @@ bool load_conn_put_frame(struct load_worker *w, struct load_conn *c, uint8_t opc
                          const void *payload, size_t len)
 {
     uint8_t head[RH_WS_HEAD_MAX];
-    size_t head_len = rh_ws_head(head, opcode, true, len, c->key);
+    struct rh_span packed;
+    size_t head_len;
     uint8_t *at;
 
+    if (c->deflates && load_zip_deflate(&w->zip, payload, len, &packed)) {
+        load_count(&w->counts.deflated);
+        opcode |= RH_WS_RSV1;
+        payload = packed.at;
+        len = packed.len;
+    }
+    head_len = rh_ws_head(head, opcode, true, len, c->key);
     if (!load_conn_put(w, c, NULL, head_len + len))
         return false;
     at = c->out.at + c->out.len - head_len - len;
@@ -211,11 +219,11 @@ static bool is_alive(const struct load_conn *c)
     return c->state == LOAD_OPEN || c->state == LOAD_GREETING;
 }
 
-bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
-                     struct rh_span *ret_text)
+bool load_conn_gather(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                      struct rh_span *ret_bytes)
 {
     if (ev->first && ev->last) {
-        *ret_text = (struct rh_span){(const char *)ev->data, (uint32_t)ev->len};
+        *ret_bytes = (struct rh_span){(const char *)ev->data, (uint32_t)ev->len};
         return true;
     }
     if (ev->first)
@@ -224,8 +232,28 @@ bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh
         load_conn_fail(w, c, "no memory for a message in pieces");
         return false;
     }
-    *ret_text = (struct rh_span){(const char *)c->whole.at, c->whole.len};
+    *ret_bytes = (struct rh_span){(const char *)c->whole.at, c->whole.len};
     return ev->last;
+}
+
+bool load_conn_inflate(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                       struct rh_span bytes, struct rh_span *ret_text)
+{
+    if (!ev->compressed) {
+        *ret_text = bytes;
+        return true;
+    }
+    if (load_zip_inflate(&w->zip, bytes, ret_text))
+        return true;
+    load_count(&w->counts.corrupted);
+    load_conn_fail(w, c, "%u bytes that it got cannot be inflated", bytes.len);
+    return false;
+}
+
+bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                     struct rh_span *ret_text)
+{
+    return load_conn_gather(w, c, ev, ret_text) && load_conn_inflate(w, c, ev, *ret_text, ret_text);
 }
 
 /* The first message of ringhub's is its welcome. */
@@ -250,6 +278,7 @@ static void on_event(struct load_worker *w, struct load_conn *c, const struct rh
 {
     switch (ev->kind) {
     case RH_WS_DATA:
+        load_count_more(&w->counts.compressed, ev->compressed && ev->last);
         if (c->state == LOAD_GREETING)
             on_greeting(w, c, ev);
         else

@@ -6,6 +6,7 @@
  *                    -> pace  when messages are due
  *                    -> open  sockets and handshakes, a bounded number at a time; the goodbye
  *                    -> conn  one connection: bytes in, frames out
+ *                         -> zip   permessage-deflate
  *                         -> mode_*   what messages mean: echo, send, fanout
  *                              -> envelope   what ringhub says
  *                              -> flow, audience, payload   order and content, checked
@@ -23,21 +24,23 @@
 #include "core/hist.h"
 #include "core/prng.h"
 #include "core/uring.h"
+#include "proto/deflate.h"
 #include "proto/ws.h"
 #include "tools/load/audience.h"
 #include "tools/load/flow.h"
 #include "tools/load/opts.h"
 
-#define LOAD_HANDSHAKES   256                   /* in progress at a time, each worker */
-#define LOAD_STALL_NS     UINT64_C(10000000000) /* without one being finished: the server hangs */
-#define LOAD_DRAIN_NS     UINT64_C(5000000000)  /* how long to wait for what is outstanding */
-#define LOAD_GOODBYE_NS   UINT64_C(2000000000)  /* without one closing handshake being finished */
-#define LOAD_SETTLE_NS    UINT64_C(1000000000)  /* connect: from the last handshake to holding */
-#define LOAD_OUT_BYTES    (1u << 20)            /* unsent bytes of a connection: then it holds */
-#define LOAD_LATE_NS      UINT64_C(1000000)     /* the tool itself is late from here on */
-#define LOAD_BUSY_PERCENT 90                    /* of a CPU: the tool is the bottleneck above */
-#define LOAD_COPIES       LOAD_DEPTH_MAX        /* fanout: messages remembered by a worker */
-#define LOAD_NAME_ROOM    32                    /* bytes that a user's or room's name needs */
+#define LOAD_HANDSHAKES   256                     /* in progress at a time, each worker */
+#define LOAD_STALL_NS     UINT64_C(10000000000)   /* without one being finished: the server hangs */
+#define LOAD_DRAIN_NS     UINT64_C(5000000000)    /* how long to wait for what is outstanding */
+#define LOAD_GOODBYE_NS   UINT64_C(2000000000)    /* without one closing handshake being finished */
+#define LOAD_SETTLE_NS    UINT64_C(1000000000)    /* connect: from the last handshake to holding */
+#define LOAD_OUT_BYTES    (1u << 20)              /* unsent bytes of a connection: then it holds */
+#define LOAD_LATE_NS      UINT64_C(1000000)       /* the tool itself is late from here on */
+#define LOAD_BUSY_PERCENT 90                      /* of a CPU: the tool is the bottleneck above */
+#define LOAD_COPIES       LOAD_DEPTH_MAX          /* fanout: messages remembered by a worker */
+#define LOAD_MESSAGE_MAX  (LOAD_SIZE_MAX + 65536) /* bytes of what comes in, inflated */
+#define LOAD_NAME_ROOM    32                      /* bytes that a user's or room's name needs */
 
 /* ---- what is counted ---- */
 
@@ -57,6 +60,9 @@
     X(unexpected, true, "messages not expected (sent twice, or never asked for)")                  \
     X(rejected, true, "messages refused by the server")                                            \
     X(unsent, true, "messages not sent, as their connection was broken")                           \
+    X(plain, false, "connections without compression")                                             \
+    X(deflated, false, "messages sent compressed")                                                 \
+    X(compressed, false, "messages that came compressed")                                          \
     X(pings, false, "pings answered")                                                              \
     X(held, false, "messages held back, as their connection still had others to send")
 
@@ -116,6 +122,7 @@ struct load_conn {
     bool dirty : 1;      /* stands in the worker's list: `out` has bytes */
     bool slow : 1;       /* fanout: once open it does not read any more */
     bool welcomed : 1;   /* ringhub's welcome has come */
+    bool deflates : 1;   /* permessage-deflate was agreed on */
     uint8_t tail_len;
     uint8_t *tail;                /* what the parser wants to see again */
     struct load_handshake *shake; /* from connecting until it is open */
@@ -137,7 +144,15 @@ struct load_conn {
 /* A message as ringhub sends it to all, once it was found to be right. */
 struct load_copy {
     uint64_t seq;
-    struct load_bytes text; /* empty: none */
+    bool compressed;
+    struct load_bytes bytes; /* as they came; empty: none */
+};
+
+/* --compress. */
+struct load_zip {
+    struct rh_deflater *deflater;
+    struct rh_inflater *inflater;
+    struct rh_deflate_out out, in; /* what was deflated and inflated last */
 };
 
 enum load_phase {
@@ -178,9 +193,11 @@ struct load_worker {
     uint64_t now_ns;              /* when the bytes that are being looked at had come */
     uint32_t text_bytes;          /* fanout: of a message as ringhub sends it */
     struct load_copy copies[LOAD_COPIES]; /* fanout: of message n: copies[n % LOAD_COPIES] */
-    struct load_audience audience;        /* fanout: its readers */
-    uint64_t until_ns;                    /* of draining or saying goodbye */
-    uint32_t ended;                       /* connections, as saying goodbye saw them last */
+    struct load_copy came;                /* fanout: the bytes that are being looked at, lent */
+    struct load_zip zip;
+    struct load_audience audience; /* fanout: its readers */
+    uint64_t until_ns;             /* of draining or saying goodbye */
+    uint32_t ended;                /* connections, as saying goodbye saw them last */
     uint64_t checked_ns; /* when all connections were looked at last, to see whether it is over */
     int rc;              /* why it gave up, RH_OK otherwise */
     struct rh_fault fault;
@@ -311,6 +328,16 @@ void load_open_goodbye(struct load_worker *w, struct load_conn *c);
 size_t load_user_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM]);
 size_t load_room_name(const struct load_run *run, char dst[LOAD_NAME_ROOM]);
 
+/* ---- zip.c ---- */
+
+extern const struct rh_deflate_ask load_zip_ask; /* what --compress offers */
+
+int load_zip_init(struct load_zip *z);  /* RH_ENOMEM */
+void load_zip_fini(struct load_zip *z); /* accepts zeroed memory */
+/* False: better sent as it is. The result is lent until the next call, also below. */
+bool load_zip_deflate(struct load_zip *z, const void *at, size_t len, struct rh_span *ret);
+bool load_zip_inflate(struct load_zip *z, struct rh_span packed, struct rh_span *ret);
+
 /* ---- conn.c ---- */
 
 enum { LOAD_OP_CONNECT, LOAD_OP_RECV, LOAD_OP_SEND }; /* in a tag, under the index */
@@ -328,8 +355,14 @@ void load_conn_on_cqe(struct load_worker *w, const struct rh_cqe *cqe);
 bool load_conn_put(struct load_worker *w, struct load_conn *c, const void *bytes, size_t len);
 bool load_conn_put_frame(struct load_worker *w, struct load_conn *c, uint8_t opcode,
                          const void *payload, size_t len);
-/* Puts a message together that comes in pieces. True: it is whole, and `ret_text` valid until the
+/* Puts a message together that comes in pieces. True: it is whole, and `ret_bytes` valid until the
  * next piece comes. */
+bool load_conn_gather(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                      struct rh_span *ret_bytes);
+/* Inflates a whole message, if need be. False: it can't be, and the connection was given up. */
+bool load_conn_inflate(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                       struct rh_span bytes, struct rh_span *ret_text);
+/* Both. */
 bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
                      struct rh_span *ret_text);
 void load_conn_receive(struct load_worker *w, struct load_conn *c, bool waits);

@@ -34,10 +34,31 @@ static void arrived(struct load_worker *w, struct load_conn *c, uint64_t seq)
     load_pace_pump(w, c, now);
 }
 
+/* A message that came compressed, as if it had come at once and plain. */
+static bool inflated(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev,
+                     struct rh_ws_event *ret_whole)
+{
+    struct rh_span text;
+
+    if (!load_conn_whole(w, c, ev, &text))
+        return false;
+    *ret_whole = *ev;
+    ret_whole->first = true;
+    ret_whole->data = (uint8_t *)text.at;
+    ret_whole->len = text.len;
+    return true;
+}
+
 static void on_data(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
 {
     const struct load_opts *o = w->run->opts;
+    struct rh_ws_event whole;
 
+    if (ev->compressed) {
+        if (!inflated(w, c, ev, &whole))
+            return;
+        ev = &whole;
+    }
     if (ev->first)
         load_seen_begin(&c->seen);
     if (ev->opcode != (o->text ? RH_WS_TEXT : RH_WS_BINARY))

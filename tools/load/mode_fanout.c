@@ -9,7 +9,8 @@
  *
  * Why this way: a server sends all readers the same bytes, as a rule. So a worker reads the first
  * copy of a message as JSON and remembers it; whoever gets the same bytes when that message is its
- * next one has got it, and has every byte of it checked by one memcmp. What differs is read.
+ * next one has got it, and has every byte of it checked by one memcmp. What differs is read. With
+ * --compress that is done with the compressed bytes, so only the first copy is inflated.
  */
 #include <string.h>
 
@@ -170,24 +171,27 @@ static void arrived(struct load_worker *w, struct load_conn *c, uint64_t seq, st
         moved(w, low);
 }
 
-static bool is_copy(const struct load_worker *w, uint64_t seq, struct rh_span text)
+static bool is_copy(const struct load_worker *w, uint64_t seq)
 {
     const struct load_copy *copy = &w->copies[seq % LOAD_COPIES];
+    const struct load_bytes *came = &w->came.bytes;
 
-    return copy->seq == seq && copy->text.len == text.len && text.len > 0 &&
-           memcmp(copy->text.at, text.at, text.len) == 0;
+    return copy->seq == seq && copy->bytes.len == came->len && came->len > 0 &&
+           copy->compressed == w->came.compressed &&
+           memcmp(copy->bytes.at, came->at, came->len) == 0;
 }
 
-static void remember(struct load_worker *w, uint64_t seq, struct rh_span text)
+static void remember(struct load_worker *w, uint64_t seq)
 {
     struct load_copy *copy = &w->copies[seq % LOAD_COPIES];
+    const struct load_bytes *came = &w->came.bytes;
 
-    w->text_bytes = text.len;
-    if (text.len > COPY_MAX || (copy->text.len > 0 && copy->seq > seq))
+    if (came->len > COPY_MAX || (copy->bytes.len > 0 && copy->seq > seq))
         return;
     copy->seq = seq;
-    copy->text.len = 0;
-    load_bytes_add(&copy->text, text.at, text.len); /* without memory: it is read each time */
+    copy->compressed = w->came.compressed;
+    copy->bytes.len = 0;
+    load_bytes_add(&copy->bytes, came->at, came->len); /* without memory: it is read each time */
 }
 
 /* The room is new, so its numbers begin with 1, and refused messages get none. */
@@ -234,7 +238,8 @@ static void on_notify(struct load_worker *w, struct load_conn *c, const struct l
     if (!load_json_is(e->event, w->run->opts->broadcast ? "broadcast" : "room.message"))
         return; /* other notifies tell of things that are no fault: joined, draining, presence */
     if (read_message(w, c, e->data, &seq)) {
-        remember(w, seq, text);
+        w->text_bytes = text.len;
+        remember(w, seq);
     } else {
         seq = c->inbox.next;
         load_count(&w->counts.corrupted);
@@ -246,13 +251,15 @@ static void on_notify(struct load_worker *w, struct load_conn *c, const struct l
 
 static void on_data(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
 {
-    struct rh_span text;
+    struct rh_span bytes, text;
 
-    if (c->slow || !load_conn_whole(w, c, ev, &text))
+    if (c->slow || !load_conn_gather(w, c, ev, &bytes))
         return;
-    if (is_copy(w, c->inbox.next, text))
-        arrived(w, c, c->inbox.next, text);
-    else
+    w->came.compressed = ev->compressed;
+    w->came.bytes = (struct load_bytes){(uint8_t *)bytes.at, bytes.len, 0};
+    if (is_copy(w, c->inbox.next))
+        arrived(w, c, c->inbox.next, bytes);
+    else if (load_conn_inflate(w, c, ev, bytes, &text))
         load_envelope_take(w, c, text);
 }
 

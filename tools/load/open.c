@@ -101,8 +101,9 @@ static void make_request(const struct load_worker *w, bool admin, struct load_re
     const char *number, *key;
 
     make_path(w, admin, path, sizeof(path));
-    ret->end = (uint32_t)rh_upgrade_request(ret->text, sizeof(ret->text), w->run->opts->host, path,
-                                            KEY_MARK, NULL);
+    ret->end =
+        (uint32_t)rh_upgrade_request(ret->text, sizeof(ret->text), w->run->opts->host, path,
+                                     KEY_MARK, w->run->opts->compress ? &load_zip_ask : NULL);
     rh_assert(ret->end > 0);
     number = strstr(ret->text, NUMBER_MARK);
     key = strstr(ret->text, KEY_MARK);
@@ -255,20 +256,50 @@ static void opened(struct load_worker *w, struct load_conn *c)
         w->run->opts->mode->on_open(w, c);
 }
 
+/* The 101 is here: what was agreed on counts from the first frame. */
+static void upgraded(struct load_worker *w, struct load_conn *c,
+                     const struct rh_deflate_terms *terms)
+{
+    rh_ws_init(&c->ws, RH_WS_CLIENT, LOAD_MESSAGE_MAX);
+    c->deflates = terms->server_bits > 0;
+    if (c->deflates)
+        rh_ws_allow_deflate(&c->ws);
+    else if (w->run->opts->compress)
+        load_count(&w->counts.plain);
+    rh_hist_add(&w->upgrade, rh_clock_mono_ns() - c->shake->started_ns);
+    if (w->greets)
+        load_conn_set_state(w, c, LOAD_GREETING);
+    else
+        opened(w, c);
+}
+
+/* All bytes of the answer so far: as a rule it is whole at once. False: no memory. */
+static bool gather_answer(struct load_handshake *h, const uint8_t *at, size_t len,
+                          struct rh_span *ret)
+{
+    if (h->head.len == 0) {
+        *ret = (struct rh_span){(const char *)at, (uint32_t)len};
+        return true;
+    }
+    if (!load_bytes_add(&h->head, at, len))
+        return false;
+    *ret = (struct rh_span){(const char *)h->head.at, h->head.len};
+    return true;
+}
+
 size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len)
 {
+    const struct rh_deflate_ask *ask = w->run->opts->compress ? &load_zip_ask : NULL;
     struct load_handshake *h = c->shake;
+    struct rh_deflate_terms terms = {.server_bits = 0};
+    struct rh_span all;
     size_t before = h->head.len;
-    int rc;
+    bool kept = gather_answer(h, at, len, &all);
+    int rc = kept ? rh_upgrade_answer(all.at, all.len, h->key, ask, &terms) : 0;
 
-    if (before > 0 && !load_bytes_add(&h->head, at, len)) {
-        load_conn_fail(w, c, "no memory for its handshake");
-        return len;
-    }
-    rc = before > 0 ? rh_upgrade_answer((const char *)h->head.at, h->head.len, h->key, NULL, NULL)
-                    : rh_upgrade_answer((const char *)at, len, h->key, NULL,
-                                        NULL); /* as a rule it is whole */
-    if (rc == 0 && before == 0 && !load_bytes_add(&h->head, at, len))
+    if (rc == 0 && before == 0)
+        kept = load_bytes_add(&h->head, at, len);
+    if (!kept)
         load_conn_fail(w, c, "no memory for its handshake");
     else if (rc < -1)
         load_conn_fail(w, c, "the server refused it with HTTP status %d", -rc);
@@ -276,12 +307,7 @@ size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_
         load_conn_fail(w, c, "the server's answer is no WebSocket handshake");
     if (rc <= 0)
         return len;
-    rh_ws_init(&c->ws, RH_WS_CLIENT, LOAD_SIZE_MAX + 65536);
-    rh_hist_add(&w->upgrade, rh_clock_mono_ns() - h->started_ns);
-    if (w->greets)
-        load_conn_set_state(w, c, LOAD_GREETING);
-    else
-        opened(w, c);
+    upgraded(w, c, &terms);
     return (size_t)rc - before;
 }
 

@@ -165,6 +165,7 @@ enum id {
     SLOW,
     TEXT,
     MASK_ZERO,
+    COMPRESS,
     HELP,
     VERSION,
     IDS
@@ -206,6 +207,8 @@ static const struct option_row {
     [TEXT] = {"--text", NULL, true, NULL, "echo: text messages instead of binary ones"},
     [MASK_ZERO] = {"--mask-zero", NULL, true, NULL,
                    "mask with the key 0, so that payloads are readable on the wire"},
+    [COMPRESS] = {"--compress", NULL, true, NULL,
+                  "offer permessage-deflate, and use it where the server agrees"},
     [HELP] = {"--help", NULL, false, NULL, "print this"},
     [VERSION] = {"--version", NULL, false, NULL, "print the version"},
 };
@@ -280,6 +283,9 @@ static bool set_option(struct load_opts *o, enum id id, const char *v)
         return true;
     case MASK_ZERO:
         o->mask_zero = true;
+        return true;
+    case COMPRESS:
+        o->compress = true;
         return true;
     default:
         return true;

@@ -48,6 +48,7 @@ struct load_opts {
     bool broadcast; /* fanout: to all who are connected, not to a room */
     bool text;
     bool mask_zero;
+    bool compress;    /* offer permessage-deflate */
     pid_t pid;        /* 0: none */
     const char *json; /* file name, "-" or NULL */
 };

@@ -209,6 +209,8 @@ static void print_head(const struct load_result *r, FILE *to)
     }
     if (o->mode->fans_out)
         fprintf(to, ", %s", o->broadcast ? "broadcasts" : "one room");
+    if (o->compress)
+        fprintf(to, ", permessage-deflate");
     if (o->slow)
         fprintf(to, " with %u more that never read", o->slow);
     if (!o->mode->sends)
@@ -287,6 +289,12 @@ static void print_verdict(const struct load_result *r, FILE *to)
 {
     if (r->interrupted)
         fprintf(to, "%-13sended early by a signal\n", "note");
+    if (r->totals.plain)
+        fprintf(to, "%-13s%llu connections are without compression: the server did not agree\n",
+                "note", (unsigned long long)r->totals.plain);
+    else if (r->opts->compress)
+        fprintf(to, "%-13s%llu messages were sent compressed, %llu came compressed\n", "note",
+                (unsigned long long)r->totals.deflated, (unsigned long long)r->totals.compressed);
     if (r->totals.pings)
         fprintf(to, "%-13s%llu pings of the server were answered\n", "note",
                 (unsigned long long)r->totals.pings);

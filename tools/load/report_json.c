@@ -83,6 +83,7 @@ static void put_opts(const struct load_opts *o, FILE *to)
         return;
     if (o->mode->fans_out)
         fprintf(to, ",\"broadcast\":%s,\"slow\":%u", o->broadcast ? "true" : "false", o->slow);
+    fprintf(to, ",\"compress\":%s", o->compress ? "true" : "false");
     fprintf(to, ",\"size\":%u,\"warmup_ns\":%llu", o->size, (unsigned long long)o->warmup_ns);
     if (o->rate > 0)
         fprintf(to, ",\"rate\":%.3f", o->rate);

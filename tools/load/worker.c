@@ -76,7 +76,8 @@ int load_worker_init(struct load_worker *w, struct load_run *run, unsigned numbe
         return RH_ENOMEM;
     deal_connections(w);
     rh_assert(w->conns_count <= share);
-    if (load_open_init(w) < 0 || rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
+    if (load_open_init(w) < 0 || (o->compress && load_zip_init(&w->zip) < 0) ||
+        rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
         rh_hist_init(&w->upgrade) < 0 || rh_hist_init(&w->welcome) < 0 ||
         rh_hist_init(&w->late) < 0)
         return RH_ENOMEM;
@@ -88,7 +89,8 @@ void load_worker_fini(struct load_worker *w)
     for (uint32_t i = 0; i < w->conns_count; i++)
         load_conn_fini(&w->conns[i]);
     for (uint32_t i = 0; i < LOAD_COPIES; i++)
-        rh_mem_free(w->copies[i].text.at);
+        rh_mem_free(w->copies[i].bytes.at);
+    load_zip_fini(&w->zip);
     load_audience_fini(&w->audience);
     load_open_fini(w);
     rh_mem_free(w->conns);
