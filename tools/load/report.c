@@ -45,6 +45,7 @@ static void tool_figures(const struct load_result *r, struct load_figures *f)
 {
     bool connect = !r->opts->mode->sends;
     double span = connect ? (double)r->open_ns : f->seconds * S;
+    double messages = connect ? (double)r->totals.opened : (double)f->completed;
 
     for (uint32_t i = 0; i < r->opts->threads && span > 0; i++) {
         uint64_t used = connect ? r->opened.tool_ns[i] : r->end.tool_ns[i] - r->begin.tool_ns[i];
@@ -54,6 +55,8 @@ static void tool_figures(const struct load_result *r, struct load_figures *f)
         f->tool_wait_percent[i] = 100 * (double)waited / span;
         f->tool_all_percent += f->tool_percent[i];
     }
+    if (messages > 0)
+        f->tool_ns = f->tool_all_percent / 100 * span / messages;
 }
 
 static double grown(uint64_t from, uint64_t to)
@@ -67,10 +70,7 @@ static void holding_figures(const struct load_result *r, struct load_figures *f)
     double per = (double)r->totals.opened;
     const struct load_proc *from = &r->before, *to = &r->end.server;
 
-    if (per == 0)
-        return;
-    f->open_tool_ns = f->tool_all_percent / 100 * (double)r->open_ns / per;
-    if (!from->there || !to->there)
+    if (per == 0 || !from->there || !to->there)
         return;
     if (f->seconds > 0)
         f->idle_ns = grown(r->begin.server.cpu_ns, to->cpu_ns) / per / f->seconds;
@@ -268,8 +268,8 @@ static void print_tool(const struct load_result *r, const struct load_figures *f
     char why[128];
 
     fprintf(to, "%-13s", "load tool");
-    if (!r->opts->mode->sends)
-        fprintf(to, "%.3f us of CPU per connection opened; ", f->open_tool_ns / US);
+    fprintf(to, "%.3f us of CPU per %s; ", f->tool_ns / US,
+            r->opts->mode->sends ? r->opts->mode->unit : "connection opened");
     for (uint32_t i = 0; i < r->opts->threads; i++) {
         fprintf(to, "%s%.0f %%", i ? ", " : "", f->tool_percent[i]);
         waited = RH_MAX(waited, f->tool_wait_percent[i]);

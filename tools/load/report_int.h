@@ -25,10 +25,9 @@ struct load_figures {
     double tool_percent[LOAD_THREADS_MAX];      /* of a CPU, */
     double tool_wait_percent[LOAD_THREADS_MAX]; /* ready to run but without a CPU, */
     double tool_all_percent;                    /* of a CPU, all threads together */
+    double tool_ns;                             /* of CPU per message, or connection opened */
 
-    /* Mode connect: the tool's CPU per connection; the server's while holding, per connection and
-     * second; bytes per connection. */
-    double open_tool_ns;
+    /* Mode connect: the server's CPU while holding, per connection and second; bytes per connection. */
     double idle_ns;
     double rss;
     double anon;

@@ -106,8 +106,7 @@ static void put_tool(const struct load_result *r, const struct load_figures *f, 
             (unsigned long long)rh_hist_at(&r->late, 0.99),
             (unsigned long long)rh_hist_max(&r->late), slow ? "true" : "false");
     put_text(to, "why", why);
-    if (!r->opts->mode->sends)
-        fprintf(to, ",\"cpu_ns_per_connection\":%.1f", f->open_tool_ns);
+    fprintf(to, ",\"cpu_ns_per_%s\":%.1f", r->opts->mode->unit, f->tool_ns);
     fprintf(to, "}");
 }
 
