@@ -196,7 +196,7 @@ static void on_sent(struct load_worker *w, struct load_conn *c, int res)
     else if ((uint32_t)res != c->flight.len)
         load_conn_fail(w, c, "sending was cut short");
     else if (c->state == LOAD_OPEN)
-        load_pace_pump(w, c, rh_clock_mono_ns());
+        load_pace_pump(w, c, w->now_ns);
     if (c->out.len > 0)
         make_dirty(w, c);
     if (c->index >= w->senders) /* it has said what it had to, for a long time perhaps */

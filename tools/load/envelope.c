@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "core/clock.h"
-
 static bool key_is(struct rh_span key, const char *quoted, size_t len)
 {
     return key.len == len && memcmp(key.at, quoted, len) == 0;
@@ -104,7 +102,7 @@ bool load_answer_book(struct load_worker *w, struct load_conn *c, const struct l
     }
     if (good && load_json_is(e->type, "response") && rh_json_u64(e->code, 200, 200, &code)) {
         load_count(&w->counts.answered);
-        load_pace_latency(w, &w->answer, intended, rh_clock_mono_ns());
+        load_pace_latency(w, &w->answer, intended, w->now_ns);
         return false;
     }
     load_count(&w->counts.rejected);

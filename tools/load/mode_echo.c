@@ -2,7 +2,6 @@
  * nothing at all. */
 #include <string.h>
 
-#include "core/clock.h"
 #include "tools/load/load.h"
 
 static size_t build(struct load_worker *w, struct load_conn *c, uint64_t seq)
@@ -13,7 +12,7 @@ static size_t build(struct load_worker *w, struct load_conn *c, uint64_t seq)
 
 static void arrived(struct load_worker *w, struct load_conn *c, uint64_t seq)
 {
-    uint64_t now = rh_clock_mono_ns(), intended;
+    uint64_t intended;
 
     switch (load_flow_arrive(&c->flow, seq, &intended)) {
     case LOAD_UNKNOWN:
@@ -30,8 +29,8 @@ static void arrived(struct load_worker *w, struct load_conn *c, uint64_t seq)
         break;
     }
     load_count(&w->counts.completed);
-    load_pace_latency(w, &w->latency, intended, now);
-    load_pace_pump(w, c, now);
+    load_pace_latency(w, &w->latency, intended, w->now_ns);
+    load_pace_pump(w, c, w->now_ns);
 }
 
 /* A message that came compressed, as if it had come at once and plain. */

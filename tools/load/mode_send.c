@@ -5,7 +5,6 @@
  * exactly one response, 200 and `sent`; of each message that it arrives once, in its sender's
  * order, with `from` and content as they must be. A message is outstanding until it arrived.
  */
-#include "core/clock.h"
 #include "tools/load/envelope.h"
 
 static size_t build(struct load_worker *w, struct load_conn *c, uint64_t seq)
@@ -39,7 +38,7 @@ static void on_answer(struct load_worker *w, struct load_conn *c, const struct l
     if (!load_answer_book(w, c, e, load_json_is(b.status, "sent"), text, &seq))
         return;
     load_flow_give_up(&c->flow, seq);
-    load_pace_pump(w, c, rh_clock_mono_ns());
+    load_pace_pump(w, c, w->now_ns);
 }
 
 /* A message for `c`, which its partner sent. Anything wrong with it is counted here. */
@@ -50,7 +49,7 @@ static void on_message(struct load_worker *w, struct load_conn *c, struct rh_jso
     struct load_seen seen;
     struct load_body b;
     char from[LOAD_NAME_ROOM];
-    uint64_t now = rh_clock_mono_ns(), intended;
+    uint64_t intended;
     bool right = false;
 
     load_body_read(data, &b);
@@ -80,8 +79,8 @@ static void on_message(struct load_worker *w, struct load_conn *c, struct rh_jso
         break;
     }
     load_count(&w->counts.completed);
-    load_pace_latency(w, &w->latency, intended, now);
-    load_pace_pump(w, sender, now);
+    load_pace_latency(w, &w->latency, intended, w->now_ns);
+    load_pace_pump(w, sender, w->now_ns);
 }
 
 static void on_notify(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,

@@ -6,12 +6,15 @@
  */
 #include "tools/load/payload.h"
 
+#include <endian.h>
 #include <string.h>
 
 #include "core/base.h"
 
 #define SENDER_DIGITS 6
 #define HEAD          (LOAD_SEQ_DIGITS + SENDER_DIGITS)
+#define HEAD_ROOM     24                 /* as it is made, eight at a time */
+#define LETTERS       0x6161616161616161 /* "aaaaaaaa" */
 #define TABLE         65536
 
 static uint8_t letters[TABLE];
@@ -35,17 +38,28 @@ static size_t window(uint32_t sender, uint64_t seq)
     return (x ^ x >> 29) * 0xbf58476d1ce4e5b9 >> 48; /* 16 bits: anywhere in the table */
 }
 
-static void head_fill(uint8_t head[HEAD], uint32_t sender, uint64_t seq)
+/* Eight digits at once: one hex digit to a byte, the lowest first. */
+static uint64_t spread(uint32_t v)
 {
-    for (int i = 0; i < LOAD_SEQ_DIGITS; i++, seq >>= 4)
-        head[i] = (uint8_t)('a' + (seq & 15));
-    for (int i = LOAD_SEQ_DIGITS; i < HEAD; i++, sender >>= 4)
-        head[i] = (uint8_t)('a' + (sender & 15));
+    uint64_t x = v;
+
+    x = (x | x << 16) & 0x0000ffff0000ffff;
+    x = (x | x << 8) & 0x00ff00ff00ff00ff;
+    return ((x | x << 4) & 0x0f0f0f0f0f0f0f0f) + LETTERS;
+}
+
+static void head_fill(uint8_t head[HEAD_ROOM], uint32_t sender, uint64_t seq)
+{
+    uint64_t parts[] = {htole64(spread((uint32_t)seq)),
+                        htole64(spread((uint32_t)(seq >> 32 & 0xffff) | sender << 16)),
+                        htole64(spread(sender >> 16))};
+
+    memcpy(head, parts, HEAD_ROOM);
 }
 
 void load_payload_fill(uint8_t *dst, size_t size, uint32_t sender, uint64_t seq)
 {
-    uint8_t head[HEAD];
+    uint8_t head[HEAD_ROOM];
     size_t from = window(sender, seq), at = RH_MIN(size, HEAD);
 
     head_fill(head, sender, seq);
@@ -64,7 +78,7 @@ bool load_payload_check(const uint8_t *at, size_t len, size_t offset, uint32_t s
     size_t from;
 
     if (offset < HEAD && len > 0) {
-        uint8_t head[HEAD];
+        uint8_t head[HEAD_ROOM];
         size_t run = RH_MIN(len, HEAD - offset);
 
         head_fill(head, sender, seq);
@@ -87,15 +101,25 @@ bool load_payload_check(const uint8_t *at, size_t len, size_t offset, uint32_t s
     return true;
 }
 
+/* The other way round; false: not all of them are digits. */
+static bool gather(uint64_t x, uint64_t *ret)
+{
+    x -= LETTERS;
+    if (x & 0xf0f0f0f0f0f0f0f0) /* below 'a' wraps around, and shows at least in its own byte */
+        return false;
+    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    *ret = (x | x >> 16) & 0xffffffff;
+    return true;
+}
+
 bool load_payload_claim(const uint8_t *at, size_t len, uint64_t *ret_low)
 {
-    uint64_t low = 0;
+    uint64_t parts[2] = {htole64(LETTERS), htole64(LETTERS)}, low, high; /* missing digits are 0 */
 
-    for (size_t i = len; i-- > 0;) {
-        if (at[i] < 'a' || at[i] > 'p')
-            return false;
-        low = low << 4 | (uint64_t)(at[i] - 'a');
-    }
-    *ret_low = low;
+    memcpy(parts, at, len);
+    if (!gather(le64toh(parts[0]), &low) || !gather(le64toh(parts[1]), &high))
+        return false;
+    *ret_low = high << 32 | low;
     return true;
 }

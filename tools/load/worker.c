@@ -278,6 +278,7 @@ static bool pass(struct load_worker *w, bool busy)
         return false;
     }
     count = rh_uring_reap(w->uring, cqes, CQES);
+    w->now_ns = rh_clock_mono_ns();
     for (unsigned i = 0; i < count; i++)
         load_conn_on_cqe(w, &cqes[i]);
     return count >= BUSY;
