@@ -48,10 +48,12 @@ LOAD_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard tools/load/*.c))
 TEST_SRC  := $(wildcard $(addsuffix /test_*.c,$(addprefix tests/,core proto shard store race)))
 SIM_SRC   := $(wildcard tests/sim/*.c)
 TEST_BIN  := $(TEST_SRC:%.c=$(B)/%) $(if $(SIM_SRC),$(B)/tests/sim/sim)
+PEER_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/peers/*.c) tools/load/payload.c tools/load/proc.c)
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 PROGRAMS  := ringhubd ringhub-bench
-C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools tools/load bench tests tests/*))
+C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools tools/load bench bench/* tests \
+                         tests/*))
 
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -150,6 +152,10 @@ $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/rh_test.o $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $^ -lcheck -lsubunit -ljansson $(LDLIBS)
+
+$(B)/bench/peers/peer_load: $(PEER_OBJ) $(LIB)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $(LTO_$(VARIANT)) -o $@ $^ $(LDLIBS)
 
 $(B)/bench/%: $(B)/bench/%.o $(LIB)
 	$(call say,LD,$@)
