@@ -58,7 +58,7 @@ C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools 
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all run test sim asan ubsan tsan fuzz bench check layers format-check tidy fmt deps install \
+.PHONY: all run test sim asan ubsan tsan fuzz bench peers check layers format-check tidy fmt deps install \
         clean help FORCE
 
 # ---- what one does ------------------------------------------------------------------------------
@@ -86,6 +86,9 @@ fuzz: $(if $(F),$(filter %/fuzz_$(F),$(FUZZ_BIN)),$(FUZZ_BIN)) ## fuzz each targ
 bench: all $(if $(F),$(filter %/bench_$(F),$(BENCH_BIN)),$(BENCH_BIN)) ## run the micro-benchmarks; F=ring only that one
 	$(Q)for program in $(or $(filter $(B)/bench/%,$^),$(error no bench/bench_$(F).c)); do \
 	    echo "== $$program"; $$program || exit 1; done
+
+peers: all $(B)/bench/peers/peer_load ## measure ringhub beside nchan, mosquitto, NATS, ws, Socket.IO; ARGS=--quick
+	$(Q)bench/peers/run.py $(ARGS)
 
 check: layers format-check tidy test ## all of these, before a review
 
@@ -119,7 +122,7 @@ help: ## this list
 wants = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
 DEPS := $(or $(call wants,check fuzz tidy format-check fmt,check),$(call \
         wants,test asan ubsan tsan sim bench,test),build)
-GATE := $(call wants,run test asan ubsan tsan sim check bench fuzz tidy format-check fmt,deps)
+GATE := $(call wants,run test asan ubsan tsan sim check bench peers fuzz tidy format-check fmt,deps)
 
 deps: ## install what the build needs of Debian's packages; DEPS=test, DEPS=check for more
 	$(Q)tools/deps.sh $(DEPS)
