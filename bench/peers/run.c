@@ -160,6 +160,8 @@ static bool is_later(struct peer *p, struct peer_conn *c, struct peer_conn *from
 {
     uint64_t seq;
 
+    if (is_over(p)) /* what follows from the first fault is none of its own */
+        return false;
     if (len != p->opts.size || !load_payload_claim(at, RH_MIN(len, LOAD_SEQ_DIGITS), &seq) ||
         !load_payload_check(at, len, 0, from->number, seq) || seq >= from->flow->next) {
         peer_fault(p, &p->corrupted, "connection %u got instead of message %llu: %.*s", c->number,

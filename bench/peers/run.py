@@ -63,7 +63,7 @@ class Load:
         status, figures = peer_load(start, dialect, self, args, *more)
         if status != 0 or not figures["ok"]:
             raise SystemExit(f"{peer}, {self.title}: {figures['first']}\n{figures}")
-        if figures["messages"] == 0 and self.name != "idle":
+        if figures["messages"] == 0 and self.name != "idle" and not args.quick:
             raise SystemExit(f"{peer}, {self.title}: nothing arrived in the window; try --window")
         return figures
 
