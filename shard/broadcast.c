@@ -28,7 +28,8 @@
 
 #define RH_FILTER_MAX 64
 #define NO_MEMORY     "out of memory, try again"
-#define NOT_THERE     1 /* a flag of BROADCAST_DONE: no memory */
+#define FREE_SLOTS    16u /* that are passed over in the time of a connection, at least */
+#define NOT_THERE     1   /* a flag of BROADCAST_DONE: no memory */
 /* id, two times and everything fixed of a `broadcast` notify */
 #define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 192)
 
@@ -160,20 +161,21 @@ static void hand_out(struct rh_shard *sh, struct walk *w, struct rh_conn *c)
     rh_conn_push(sh, c, w->h);
 }
 
-/* Goes on; returns how many connections it looked at. */
+/* Goes on; returns how many connections it looked at, or might have in that time. */
 static unsigned walk_on(struct rh_shard *sh, struct walk *w, unsigned budget)
 {
-    unsigned looked = 0;
+    unsigned left = budget * FREE_SLOTS;
 
-    for (; looked < budget && w->slot < sh->slab_count * RH_SLAB; looked++, w->slot++) {
+    for (; left && w->slot < sh->slab_count * RH_SLAB; w->slot++) {
         struct rh_conn *slab = sh->slabs[w->slot / RH_SLAB];
         uint32_t at = w->slot % RH_SLAB;
 
+        left -= slab[at].state == RH_CONN_FREE ? 1 : RH_MIN(left, FREE_SLOTS);
         if (at + 8 < RH_SLAB)
             __builtin_prefetch(slab[at + 8].session);
         hand_out(sh, w, &slab[at]);
     }
-    return looked;
+    return budget - left / FREE_SLOTS;
 }
 
 unsigned rh_broadcast_run(struct rh_shard *sh, unsigned budget)

@@ -54,7 +54,7 @@ static bool slab_grow(struct rh_shard *sh)
     slab = rh_mem_zalloc_aligned(RH_SLAB * sizeof(*slab));
     if (!slab)
         return false;
-    for (uint32_t i = 0; i < RH_SLAB; i++) {
+    for (uint32_t i = RH_SLAB; i-- > 0;) { /* the lowest are used first */
         slab[i].slot = sh->slab_count * RH_SLAB + i;
         rh_list_add(&sh->free_conns, &slab[i].waiting);
     }

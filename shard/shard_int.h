@@ -56,8 +56,8 @@
 #define RH_DRAIN_WAIT_MS 500        /* while draining: for a request, and for an end of stream */
 #define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
 #define RH_STALL_MS      5000       /* a shard this long without a pass is not alive */
-#define RH_SLAB          256        /* connections in one piece of the slab */
-#define RH_SLABS_MAX     4096
+#define RH_SLAB          1024       /* connections in one piece of the slab */
+#define RH_SLABS_MAX     1024
 
 _Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits the headroom");
 
