@@ -137,9 +137,9 @@ struct rh_conn {
         struct rh_session *session; /* WS: OPEN, and CLOSING while it may still send; or NULL */
         struct rh_arrival *arrival; /* MOVING: what goes with it */
     };
-    struct rh_block *message;   /* pieces of an unfinished message; HELD: a whole one that waits */
-    struct rh_timer timer;      /* one for all: shard/heartbeat.c computes the next date */
-    struct rh_list waiting;     /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
+    struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
+    struct rh_list waiting;   /* starved, or paused for a credit: one of the shard's lists */
     uint32_t since_ms; /* HTTP: of the request; OPEN: last ping, or server.draining once `told`;
                         * CLOSING, LINGER: the beginning */
     uint16_t bucket;   /* of the peer's address (core/limit) */
