@@ -223,14 +223,23 @@ static void open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
     c->shake->started_ns = now;
     load_conn_set_state(w, c, LOAD_CONNECTING);
     w->opening++;
-    c->connecting = true;
-    rh_uring_connect(w->uring, c->fd, &w->run->opts->target, load_conn_tag(c, LOAD_OP_CONNECT));
 }
 
+/* Sockets first: adopting one submits whatever is queued. */
 void load_open_some(struct load_worker *w, uint64_t now)
 {
+    uint32_t first = w->open_next;
+
     while (w->opening < LOAD_HANDSHAKES && w->open_next < w->conns_count)
         open_one(w, &w->conns[w->open_next++], now);
+    for (uint32_t i = first; i < w->open_next; i++) {
+        struct load_conn *c = &w->conns[i];
+
+        if (c->state != LOAD_CONNECTING)
+            continue;
+        c->connecting = true;
+        rh_uring_connect(w->uring, c->fd, &w->run->opts->target, load_conn_tag(c, LOAD_OP_CONNECT));
+    }
 }
 
 void load_open_connected(struct load_worker *w, struct load_conn *c, int res)
