@@ -173,15 +173,6 @@ static void narrow(int fd)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
 }
 
-/* The last piece of TCP's handshake leaves with the request, in one packet: that is a sixth of what
- * a connection costs this tool. Where the kernel does not know it, it is two packets. */
-static void delay_ack(int fd)
-{
-    int off = 0;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
-}
-
 static int make_socket(struct load_worker *w, struct load_conn *c, struct rh_fault *fault)
 {
     const struct load_opts *o = w->run->opts;
@@ -191,7 +182,6 @@ static int make_socket(struct load_worker *w, struct load_conn *c, struct rh_fau
 
     if (rc < 0)
         return rc;
-    delay_ack(fd);
     if (c->slow)
         narrow(fd);
     rc = o->direct ? rh_uring_adopt(w->uring, fd, &c->fd) : RH_OK;
