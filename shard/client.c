@@ -224,6 +224,7 @@ static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
 
     switch (ev->kind) {
     case RH_WS_DATA:
+        c->spoke = true;
         if (open && ev->first && ev->last)
             whole_message(sh, c, ev);
         else if (open)

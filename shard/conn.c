@@ -9,6 +9,16 @@
  * Receiving   One multishot receive per open connection, into buffers of the shard. Bytes are
  *             interpreted where they lie; what was not consumed is kept in `rest`, and copied into
  *             the next buffer's headroom in front of what follows it.
+ * Parking     An armed receive costs the kernel three times what a poll does. So an open connection from
+ *             which no message came between two pings is parked: a poll waits, what it finds is
+ *             taken by one receive, and only when that brings a part of a message (a pong is none)
+ *             the connection gets its multishot receive back. Parked or not, at most one of the
+ *             three is under way (recv_armed); what pauses a connection does not look at it.
+ *
+ *                 multishot --silent ping: cancelled--> poll --readable--> receive once
+ *                     ^                                  ^ '---- only control frames ---'|
+ *                     '------------------------ a message, or its beginning -------------'
+ *
  * Sending     At most one send under way; everything queued during a pass leaves in one.
  * Bounds      A queue is full when it stands at a bound after a send was tried, that is, while one
  *             submitted in an earlier pass is still under way. Between two tries a healthy one may
@@ -163,6 +173,15 @@ static void set_paused(struct rh_shard *sh, struct rh_conn *c, unsigned causes)
     c->paused = causes & 3;
 }
 
+static void set_parked(struct rh_shard *sh, struct rh_conn *c, bool is)
+{
+    if (is && !c->parked)
+        rh_stat_add(&sh->stats, RH_STAT_connections_parked, 1);
+    else if (!is && c->parked)
+        rh_stat_sub(&sh->stats, RH_STAT_connections_parked, 1);
+    c->parked = is;
+}
+
 static bool shakes_hands(unsigned state)
 {
     return state == RH_CONN_HTTP || state == RH_CONN_MOVING;
@@ -200,6 +219,7 @@ void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind
     rh_conn_set_state(sh, c, RH_CONN_OPEN);
     c->kind = kind;
     c->invalid = 0;
+    c->spoke = true; /* its handshake */
     c->heard_ms = c->since_ms = (uint32_t)sh->now_ms;
     rh_ws_init(&c->ws, RH_WS_SERVER, sh->cfg->limits_message_size);
     rh_stat_add(&sh->stats, RH_STAT_connections_websocket, 1);
@@ -213,6 +233,7 @@ static void leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by
     rh_stat_sub(&sh->stats, RH_STAT_connections_websocket, 1);
     rh_stat_add(&sh->stats, rh_stat_disconnects(code), 1);
     rh_admit_give(sh, c);
+    set_parked(sh, c, false);
     if (c->kind == RH_IS_WS)
         rh_session_leave(sh, c, code, by_peer);
 }
@@ -228,17 +249,52 @@ static void unwait(struct rh_shard *sh, struct rh_conn *c)
 
 static void begin_closing(struct rh_shard *sh, struct rh_conn *c, unsigned code, bool by_peer);
 
+static bool may_receive(const struct rh_conn *c)
+{
+    return !c->recv_armed && !c->starved && !c->paused && c->state != RH_CONN_DEAD &&
+           c->state != RH_CONN_GONE && c->state != RH_CONN_MOVING;
+}
+
+static void recv_begins(struct rh_conn *c, bool polling)
+{
+    c->recv_armed = true;
+    c->polling = polling;
+    c->inflight++;
+}
+
 void rh_conn_recv(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (c->recv_armed || c->starved || c->paused || c->state == RH_CONN_DEAD ||
-        c->state == RH_CONN_GONE || c->state == RH_CONN_MOVING)
+    if (!may_receive(c))
         return;
-    if (c->kind == RH_IS_HTTP)
+    if (c->parked)
+        rh_uring_poll(sh->uring, c->fd, rh_tag(RH_OP_POLL, c));
+    else if (c->kind == RH_IS_HTTP)
         rh_uring_recv_once(sh->uring, c->fd, rh_tag(RH_OP_RECV, c));
     else
         rh_uring_recv_multi(sh->uring, c->fd, true, rh_tag(RH_OP_RECV, c));
-    c->recv_armed = true;
-    c->inflight++;
+    recv_begins(c, c->parked);
+}
+
+/* Tells a receive or a poll that is under way to end. */
+static void end_recv(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!c->recv_armed || c->recv_ending)
+        return;
+    c->recv_ending = true;
+    rh_uring_cancel(sh->uring, rh_tag(c->polling ? RH_OP_POLL : RH_OP_RECV, c),
+                    rh_tag(RH_OP_CANCEL, c));
+}
+
+void rh_conn_beat(struct rh_shard *sh, struct rh_conn *c)
+{
+    bool silent = !c->spoke;
+
+    c->spoke = false;
+    if (!silent || c->parked || !c->recv_armed || c->recv_ending || c->paused || c->rest ||
+        c->message || c->state != RH_CONN_OPEN)
+        return;
+    set_parked(sh, c, true);
+    end_recv(sh, c); /* then the poll is armed */
 }
 
 void rh_conn_rearm_starved(struct rh_shard *sh)
@@ -274,10 +330,8 @@ static void keep(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size
         rh_conn_cut(sh, c, 1013);
         return;
     }
-    if (c->paused && c->recv_armed && !c->recv_ending && rh_block_len(c->rest) > RH_HELD_MAX) {
-        c->recv_ending = true;
-        rh_uring_cancel(sh->uring, rh_tag(RH_OP_RECV, c), rh_tag(RH_OP_CANCEL, c));
-    }
+    if (c->paused && rh_block_len(c->rest) > RH_HELD_MAX)
+        end_recv(sh, c);
 }
 
 static void take_rest(struct rh_shard *sh, struct rh_conn *c)
@@ -360,8 +414,25 @@ void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe
     }
     if (cqe->res > 0)
         received(sh, c, rh_uring_buffer(sh->uring, cqe->buffer), (size_t)cqe->res);
+    if (c->spoke)
+        set_parked(sh, c, false);
     if (!(cqe->flags & RH_CQE_MORE) && c->state != RH_CONN_DEAD && c->state != RH_CONN_GONE)
         recv_ended(sh, c, cqe->res);
+    bury(sh, c);
+}
+
+/* Something has come, or the poll could not say. */
+void rh_conn_on_poll(struct rh_shard *sh, struct rh_conn *c)
+{
+    c->recv_armed = false;
+    c->recv_ending = false;
+    c->inflight--;
+    if (c->parked && may_receive(c)) {
+        rh_uring_recv_once(sh->uring, c->fd, rh_tag(RH_OP_RECV, c));
+        recv_begins(c, false);
+    } else {
+        rh_conn_recv(sh, c);
+    }
     bury(sh, c);
 }
 
@@ -712,10 +783,7 @@ void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
 /* The shutdown should have ended it: a receive that still hangs on is told by name. */
 void rh_conn_let_go(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (!c->recv_armed || c->recv_ending)
-        return;
-    c->recv_ending = true;
-    rh_uring_cancel(sh->uring, rh_tag(RH_OP_RECV, c), rh_tag(RH_OP_CANCEL, c));
+    end_recv(sh, c);
 }
 
 void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c)

@@ -123,6 +123,7 @@ static void fire_open(struct rh_shard *sh, struct rh_conn *c)
     if (!c->told && sh->now_ms - rh_conn_ms(sh, c->since_ms) >= sh->cfg->heartbeat_interval_ms) {
         c->since_ms = (uint32_t)sh->now_ms;
         rh_client_ping(sh, c);
+        rh_conn_beat(sh, c);
     }
     if (sh->draining)
         rh_drain_fire(sh, c);

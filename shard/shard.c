@@ -347,6 +347,9 @@ static void on_completion(struct rh_shard *sh, const struct rh_cqe *cqe)
         rh_conn_on_recv(sh, c, cqe);
     } else if (op == RH_OP_PASS) {
         rh_arrive_passed(sh, c, cqe->res);
+    } else if (op == RH_OP_POLL) {
+        sh->arrived++;
+        rh_conn_on_poll(sh, c);
     } else {
         rh_conn_on_send(sh, c, cqe->res);
     }

@@ -63,7 +63,7 @@ _Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits t
 
 /* ---- tags: kind(8) | generation(24) | slot(32) ---- */
 
-enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL, RH_OP_PASS };
+enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL, RH_OP_PASS, RH_OP_POLL };
 
 #define RH_GEN_MASK 0xffffffu
 
@@ -108,7 +108,7 @@ struct rh_conn {
     uint32_t gen;
     uint32_t kind : 2;        /* enum rh_conn_kind */
     uint32_t paused : 2;      /* RH_PAUSE_ */
-    uint32_t recv_armed : 1;  /* a receive is under way */
+    uint32_t recv_armed : 1;  /* a receive, or a poll, is under way */
     uint32_t recv_ending : 1; /* and has been told to end */
     uint32_t starved : 1;     /* no provided buffer was left */
     uint32_t is_dirty : 1;    /* stands in struct rh_shard.dirty */
@@ -121,6 +121,9 @@ struct rh_conn {
     uint32_t told : 1;        /* draining: has got server.draining */
     uint32_t late : 1;        /* came when the hub was draining already: is only refused */
     uint32_t watched : 1;     /* the timer is set no later than a send needs (heartbeat.c) */
+    uint32_t spoke : 1;       /* a message, or a part of one, has come since the last ping */
+    uint32_t parked : 1;      /* none came for so long that a poll waits for the next one */
+    uint32_t polling : 1;     /* what recv_armed says is a poll */
     uint32_t replaying : 1;   /* its session has something to hand out that it missed */
     uint8_t inflight;         /* operations without a last completion */
     uint8_t state;            /* enum rh_conn_state */
@@ -345,12 +348,15 @@ void rh_conn_gone(struct rh_shard *sh, struct rh_conn *c);
 void rh_conn_recv(struct rh_shard *sh,
                   struct rh_conn *c); /* arms the receive that its kind wants */
 void rh_conn_on_recv(struct rh_shard *sh, struct rh_conn *c, const struct rh_cqe *cqe);
+void rh_conn_on_poll(struct rh_shard *sh, struct rh_conn *c);
 void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res);
 /* Interprets bytes; what is not consumed stays in c->rest. `at` may be written to. */
 void rh_conn_take_bytes(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len);
 /* It is a user's, or an echo, from now on: counted, read as frames, with a heartbeat. */
 void rh_conn_open(struct rh_shard *sh, struct rh_conn *c, enum rh_conn_kind kind);
 void rh_conn_rearm_starved(struct rh_shard *sh);
+/* It is pinged: parks it, if it has said nothing since the last time. */
+void rh_conn_beat(struct rh_shard *sh, struct rh_conn *c);
 
 /* Room for a frame of our own; see rh_outq_own. NULL: no memory, and the connection is being cut. */
 uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len);

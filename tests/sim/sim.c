@@ -175,6 +175,8 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
     t->early = sim_chance(200);
     t->burst = !t->tight && sim_chance(80);
     cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 2, 3);
+    if (sim_knobs.delay_us <= 5000 && sim_chance(300)) /* parked and back, again and again */
+        cfg->heartbeat_interval_ms = 100;
     if (t->burst) {
         t->clients = 4 + (unsigned)sim_below(5);
         t->users = t->clients;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 const char *const sim_op_names[] = {"accept", "recv once", "recv", "send",
-                                    "cancel", "pass",      "close"};
+                                    "cancel", "pass",      "poll", "close"};
 
 void sim_op_over(struct sim_op *op)
 {
@@ -216,6 +216,10 @@ void sim_op_run(struct sim_op *op)
         break;
     case SIM_PASS:
         run_pass(op);
+        break;
+    case SIM_POLL:
+        if (sim_readable(op->file->end))
+            complete(op, 1);
         break;
     default:
         run_recv(op);

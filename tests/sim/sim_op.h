@@ -21,6 +21,7 @@ enum sim_op_kind {
     SIM_SEND,
     SIM_CANCEL,
     SIM_PASS,
+    SIM_POLL,
     SIM_CLOSE
 };
 

@@ -124,6 +124,11 @@ void rh_uring_recv_multi(struct rh_uring *u, int fd, bool waits, uint64_t tag)
     queue(u, SIM_RECV_MULTI, fd, tag)->waits = waits;
 }
 
+void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag)
+{
+    queue(u, SIM_POLL, fd, tag);
+}
+
 void rh_uring_sendv(struct rh_uring *u, int fd, const struct iovec *iov, unsigned count,
                     uint64_t tag)
 {
