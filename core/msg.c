@@ -54,7 +54,7 @@ struct rh_handle *rh_handle_make(struct rh_handles *stock, struct rh_msg *take_m
         return NULL;
     h->msg = take_msg;
     h->uses = 1;
-    h->next_free = NULL;
+    h->forms = NULL;
     return h;
 }
 
@@ -63,15 +63,49 @@ void rh_handle_ref(struct rh_handle *h)
     h->uses++;
 }
 
+static void forms_free(struct rh_handle *h)
+{
+    while (h->forms) {
+        struct rh_form *form = h->forms;
+
+        h->forms = form->next;
+        rh_mem_free(form);
+    }
+}
+
 void rh_handle_unref(struct rh_handles *stock, struct rh_handle *h)
 {
     rh_assert(h->uses > 0);
     if (--h->uses)
         return;
+    if (rh_unlikely(h->forms))
+        forms_free(h);
     rh_msg_drop_any(h->msg);
     h->msg = NULL;
     h->next_free = stock->free;
     stock->free = h;
+}
+
+const struct rh_form *rh_handle_form(const struct rh_handle *h, unsigned bits)
+{
+    const struct rh_form *form = h->forms;
+
+    while (form && form->bits != bits)
+        form = form->next;
+    return form;
+}
+
+struct rh_form *rh_handle_add_form(struct rh_handle *h, unsigned bits, size_t len)
+{
+    struct rh_form *form = rh_mem_alloc(sizeof(*form) + len);
+
+    if (!form)
+        return NULL;
+    form->next = h->forms;
+    form->len = (uint32_t)len;
+    form->bits = bits;
+    h->forms = form;
+    return form;
 }
 
 void rh_handles_fini(struct rh_handles *stock)

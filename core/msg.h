@@ -11,6 +11,9 @@
  *     | free | frame header | {"type":"notify",...,"data":{"seq": | 123 | ,"room":"x",...}} | names
  *            ^ frame_at                           data_at ^               ^ seq_at  (a room's)
  *
+ * A shard may also keep the frame in other forms (deflated), made for the first receiver that needs
+ * one and used for all that follow; they hang on its handle.
+ *
  * Ownership  `holders` counts threads, not receivers: one for each shard that has it. A shard makes
  *            a handle for its own queues; the last use of the handle drops the shard's hold, and
  *            the last hold frees the message, on whatever thread that is.
@@ -81,11 +84,22 @@ static inline struct rh_span rh_msg_data(const struct rh_msg *msg)
                             msg->frame_at + msg->frame_len - 1 - msg->data_at};
 }
 
+/* The frame as a shard has made it for some of its receivers: deflated. Lives as long as its handle. */
+struct rh_form {
+    struct rh_form *next;
+    uint32_t len;  /* of the frame; 0: it gets no smaller, so the message's own one serves */
+    uint32_t bits; /* the window that a receiver needs for it */
+    uint8_t bytes[];
+};
+
 /* One shard's use of a message: a plain count of queue entries. */
 struct rh_handle {
     struct rh_msg *msg;
     uint32_t uses;
-    struct rh_handle *next_free;
+    union {
+        struct rh_form *forms;       /* in use: one per window at most */
+        struct rh_handle *next_free; /* in the stock */
+    };
 };
 
 /* A shard's stock of handles. */
@@ -97,6 +111,10 @@ struct rh_handles {
 struct rh_handle *rh_handle_make(struct rh_handles *stock, struct rh_msg *take_msg);
 void rh_handle_ref(struct rh_handle *h);
 void rh_handle_unref(struct rh_handles *stock, struct rh_handle *h);
+/* Its form for that window; NULL: nobody has made it. */
+const struct rh_form *rh_handle_form(const struct rh_handle *h, unsigned bits);
+/* A form with room for `len` bytes, for its maker to fill, where there was none. NULL: no memory. */
+struct rh_form *rh_handle_add_form(struct rh_handle *h, unsigned bits, size_t len);
 void rh_handles_fini(struct rh_handles *stock);
 
 #endif

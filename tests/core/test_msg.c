@@ -184,3 +184,34 @@ RH_TEST(handle, without_memory_the_hold_stays_with_the_caller)
     RH_EQ_INT(atomic_load(&msg->holders), 1);
     rh_msg_drop_any(msg);
 }
+
+/* ---- forms ---- */
+
+RH_TEST(handle, its_forms_are_found_by_their_window_and_go_with_it)
+{
+    struct rh_handles stock = {0};
+    struct rh_handle *h = rh_handle_make(&stock, make());
+    struct rh_form *made;
+
+    ck_assert_ptr_null(rh_handle_form(h, 12));
+    made = rh_handle_add_form(h, 12, 5);
+    memcpy(made->bytes, "small", 5);
+    RH_EQ_INT(rh_handle_add_form(h, 9, 0)->len, 0);
+    ck_assert_ptr_eq(rh_handle_form(h, 12), made);
+    RH_EQ_INT(made->len, 5);
+    RH_EQ_MEM(made->bytes, "small", 5);
+    RH_EQ_INT(rh_handle_form(h, 9)->bits, 9);
+    ck_assert_ptr_null(rh_handle_form(h, 15));
+    rh_handle_ref(h);
+    rh_handle_unref(&stock, h);
+    ck_assert_ptr_eq(rh_handle_form(h, 12), made);
+    rh_handle_unref(&stock, h);
+    h = rh_handle_make(&stock, make()); /* the same, used again */
+    ck_assert_ptr_null(rh_handle_form(h, 12));
+    rh_mem_fail_nth(1);
+    ck_assert_ptr_null(rh_handle_add_form(h, 12, 5));
+    rh_mem_fail_nth(0);
+    ck_assert_ptr_null(rh_handle_form(h, 12));
+    rh_handle_unref(&stock, h);
+    rh_handles_fini(&stock);
+}
