@@ -605,7 +605,8 @@ void rh_conn_flush_all(struct rh_shard *sh)
         c->is_dirty = false;
         rh_conn_flush(sh, c);
     }
-    if (sh->stock.bundles.newest && !sh->more_fanout) /* else the next pass sends it, too */
+    if (rh_bundles_any(&sh->stock.bundles) &&
+        !sh->more_fanout) /* else the next pass sends it, too */
         rh_bundles_forget(&sh->stock.bundles, &sh->stock.handles);
 }
 

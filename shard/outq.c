@@ -345,6 +345,13 @@ uint8_t *rh_outq_own(struct rh_out_stock *stock, struct rh_outq *q, size_t len)
     return block->bytes;
 }
 
+uint8_t *rh_outq_own_at(const struct rh_outq *q)
+{
+    struct rh_block *block = lane_entry(&q->normal, q->normal.count - 1)->obj;
+
+    return block->bytes + block->used;
+}
+
 void rh_outq_own_done(struct rh_outq *q, size_t used)
 {
     struct rh_out_entry *last = lane_entry(&q->normal, q->normal.count - 1);
@@ -663,8 +670,18 @@ static void *bytes_of(const struct rh_out_entry *entry)
     return entry->kind == RH_OUT_TOLD ? told->bytes : (void *)rh_msg_frame(msg_of(entry));
 }
 
+/* What is sent of it; `squeezed` counts what compression does to that. */
+static struct iovec frame_of(struct rh_outq *q, const struct rh_out_entry *entry,
+                             struct rh_squeezed *squeezed)
+{
+    if (rh_unlikely(q->bits) && is_msg(entry))
+        return rh_squeeze_frame(&q->stock->squeeze, entry->obj, q->bits, squeezed);
+    return (struct iovec){bytes_of(entry), entry->len};
+}
+
 static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec *iov, unsigned max)
 {
+    struct rh_squeezed squeezed = {0};
     unsigned filled = 0;
     uint32_t i;
 
@@ -673,12 +690,13 @@ static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec 
 
         if (is_silent(entry))
             continue;
-        iov[filled].iov_len = entry->len;
-        iov[filled++].iov_base = bytes_of(entry);
-        q->flying_bytes += entry->len;
+        iov[filled] = frame_of(q, entry, &squeezed);
+        q->flying_bytes += iov[filled++].iov_len;
         q->flying_messages += frames_of(entry);
     }
     lane->flying = i;
+    if (squeezed.messages)
+        rh_squeeze_count(&q->stock->squeeze, &squeezed);
     return filled;
 }
 
@@ -709,11 +727,12 @@ static bool fill_bundle(struct rh_outq *q, struct iovec *iov)
     }
     if (len > RH_BUNDLE_BYTES)
         return false;
-    q->bundle = rh_bundle_take(&q->stock->bundles, &q->stock->handles, of, lane->count, len);
+    q->bundle = rh_bundle_take(&q->stock->bundles, &q->stock->handles, &q->stock->squeeze, of,
+                               lane->count, q->bits);
     if (!q->bundle)
         return false;
-    iov[0] = (struct iovec){q->bundle->bytes, len};
-    q->flying_bytes = len;
+    iov[0] = (struct iovec){q->bundle->bytes, q->bundle->len};
+    q->flying_bytes = q->bundle->len;
     q->flying_messages = frames;
     lane->flying = lane->count;
     return true;

@@ -32,6 +32,7 @@
 #include "core/msg.h"
 #include "shard/block.h"
 #include "shard/bundle.h"
+#include "shard/squeeze.h"
 
 #define RH_LANE_HIGH_MAX 64
 #define RH_OUT_FIRST     8    /* entries of the normal lane that need no allocation of their own */
@@ -82,6 +83,7 @@ struct rh_outq {
     uint32_t fences; /* that wait */
     uint32_t missed; /* messages, flying ones included */
     uint32_t lost;   /* markers that are not told yet */
+    uint8_t bits;    /* its messages are sent deflated for that window; 0: as they are */
     /* Does the peer take what flies? Kept by shard/heartbeat.c. */
     uint64_t acked;    /* bytes that its kernel had acknowledged at the last look; 0: none yet */
     uint64_t look_ms;  /* when that was, or the first send began */
@@ -95,6 +97,7 @@ struct rh_out_stock {
     struct rh_blocks blocks;
     struct rh_handles handles;
     struct rh_bundles bundles;
+    struct rh_squeeze squeeze;
     uint64_t messages, bytes; /* in all its queues */
 };
 
@@ -114,6 +117,7 @@ bool rh_outq_push_missed(struct rh_outq *q, struct rh_handle *h);
  * frame of `used` (at most len) bytes. NULL: no memory. Nothing else may be called in between. */
 uint8_t *rh_outq_own(struct rh_out_stock *stock, struct rh_outq *q, size_t len);
 void rh_outq_own_done(struct rh_outq *q, size_t used);
+uint8_t *rh_outq_own_at(const struct rh_outq *q); /* those bytes again, before own_done */
 
 /* The own frame that was queued last stays in front of the room messages that follow. */
 void rh_outq_fence(struct rh_outq *q);
@@ -154,6 +158,12 @@ bool rh_outq_tell(struct rh_outq *q, unsigned max, rh_lost_encode *encode, void 
 /* Moves everything that waits (at most `max` entries) to flying and describes it; 0: nothing
  * waits. Nothing may be flying. */
 unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max);
+
+/* What was described is sent as `bytes` bytes (at least one), which its caller has packed it into. */
+static inline void rh_outq_packed(struct rh_outq *q, uint64_t bytes)
+{
+    q->flying_bytes = bytes;
+}
 
 /* The send is over: lets go of what flew. Calls sent(arg, msg) for each message in it; returns how
  * many missed ones there were besides. */

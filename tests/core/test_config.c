@@ -233,7 +233,7 @@ RH_TEST(config, what_is_not_built_is_refused_by_name)
         {"cluster: 1\n", "t.yaml:1: cluster is not supported yet"},
         {"metrics:\n", "t.yaml:1: metrics is not supported yet"},
         {"alerts.a.b.c.d: 1\n", "t.yaml:1: alerts.a.b.c.d is not supported yet"},
-        {"compression: {enabled: true}\n", "t.yaml:1: compression.enabled is not supported yet"},
+        {"sse: {heartbeat: 5s}\n", "t.yaml:1: sse.heartbeat is not supported yet"},
     };
 
     for (size_t i = 0; i < RH_COUNT(cases); i++)

@@ -343,7 +343,7 @@ class Usage(unittest.TestCase):
         self.assert_usage_error(done, "limits.mesage_size", "limits.message_size")
 
     def test_a_key_that_is_not_built_yet_is_refused(self):
-        for pair in ("ack.timeout=1s", "rooms.max_owed=1", "compression.enabled=true",
+        for pair in ("ack.timeout=1s", "rooms.max_owed=1", "sse.heartbeat=5s",
                      "auth.mode=jwt", "limits.memory=1GiB", "io.backend=epoll",
                      "store.path=/tmp/x", "offline.enabled=false"):
             with self.subTest(pair):

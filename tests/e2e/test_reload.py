@@ -317,8 +317,8 @@ class Broken(ReloadCase):
             "no yaml": ("limits: {head_size: 8KiB\nx\n", "ringhub.yaml"),
             "together wrong": ("limits: {head_size: 8KiB}\nheartbeat: {interval: 10s, timeout: 5s}"
                                "\n", "heartbeat.timeout"),
-            "not built": ("limits: {head_size: 8KiB}\ncompression: {enabled: true}\n",
-                          "compression.enabled"),
+            "not built": ("limits: {head_size: 8KiB}\ntickets: {auto_assign: true}\n",
+                          "tickets.auto_assign"),
             "wrong restart key": ("limits: {head_size: 8KiB}\nshards: 1000\n", "shards"),
         }
         for name, (text, word) in cases.items():
