@@ -237,6 +237,8 @@ static void begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_arriva
     rh_conn_flush(sh, c); /* now: a message of the high lane must not overtake the 101 */
     rh_stat_add(&sh->stats, RH_STAT_connections_accepted, 1);
     rh_conn_recv(sh, c);
+    if (!rh_squeeze_begin(sh, c, &a->up.deflate))
+        return;
     rh_rooms_connect(sh, c, (struct rh_span){(const char *)a->bytes, a->rooms_len});
     if (resumed && c->session)
         rh_subs_resume(sh, c->session);
@@ -444,4 +446,5 @@ void rh_arrive_echo(struct rh_shard *sh, struct rh_conn *c, const struct rh_upgr
     rh_conn_open(sh, c, RH_IS_ECHO);
     rh_stat_add(&sh->stats, RH_STAT_connections_accepted, 1);
     rh_conn_recv(sh, c);
+    rh_squeeze_begin(sh, c, &up->deflate);
 }

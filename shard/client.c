@@ -16,6 +16,8 @@
 #include "proto/envelope.h"
 #include "shard/room_int.h"
 
+#define NOT_TEXT "a binary message: envelopes are text"
+
 /* Queues a frame of these bytes: an echo, a pong, a ping. */
 static void send_frame(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, const void *at,
                        size_t len)
@@ -164,19 +166,69 @@ static void whole_message(struct rh_shard *sh, struct rh_conn *c, const struct r
     else if (!within_rate(sh, c))
         rh_conn_close(sh, c, 4429, "too many messages");
     else if (ev->opcode == RH_WS_BINARY)
-        invalid(sh, c, (struct rh_span){0}, "a binary message: envelopes are text");
+        invalid(sh, c, (struct rh_span){0}, NOT_TEXT);
     else
         text(sh, c, ev->data, ev->len);
 }
 
+/* The peer has broken a rule: it is told so, and nothing more of it is read. */
+static void protocol_error(struct rh_shard *sh, struct rh_conn *c, unsigned code, const char *why)
+{
+    bool closing = c->state == RH_CONN_CLOSING;
+
+    c->deaf = true;
+    if (closing)
+        rh_conn_peer_close(sh, c, code);
+    else
+        rh_conn_close(sh, c, code, why);
+}
+
+static void no_memory(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    rh_conn_close(sh, c, 1013, "out of memory");
+}
+
+/* A whole message that came compressed. */
+static void compressed_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
+                               const uint8_t *at, size_t len)
+{
+    struct rh_block *message;
+    const char *why;
+    unsigned code;
+
+    if (c->kind == RH_IS_WS && !within_rate(sh, c)) {
+        rh_conn_close(sh, c, 4429, "too many messages");
+        return;
+    }
+    code = rh_squeeze_inflate(sh, c, at, len, opcode == RH_WS_TEXT, &message, &why);
+    if (code == 1013) {
+        no_memory(sh, c);
+    } else if (code) {
+        protocol_error(sh, c, code, why);
+    } else if (c->kind == RH_IS_WS && opcode == RH_WS_TEXT) {
+        text_block(sh, c, message);
+    } else {
+        if (c->kind == RH_IS_ECHO)
+            send_frame(sh, c, opcode, rh_block_at(message), rh_block_len(message));
+        else
+            invalid(sh, c, (struct rh_span){0}, NOT_TEXT);
+        rh_block_give(&sh->stock.blocks, message);
+    }
+}
+
 /* The last piece has come: c->message is whole (NULL: it is empty, or not wanted). */
-static void finish_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode)
+static void finish_message(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
 {
     struct rh_block *message = c->message;
 
     c->message = NULL;
-    if (c->kind == RH_IS_ECHO && message) {
-        send_frame(sh, c, opcode, rh_block_at(message), rh_block_len(message));
+    if (ev->compressed) {
+        compressed_message(sh, c, ev->opcode, message ? rh_block_at(message) : (uint8_t *)"",
+                           rh_block_len(message));
+        rh_block_give(&sh->stock.blocks, message);
+    } else if (c->kind == RH_IS_ECHO && message) {
+        send_frame(sh, c, ev->opcode, rh_block_at(message), rh_block_len(message));
         rh_block_give(&sh->stock.blocks, message);
     } else if (message && !within_rate(sh, c)) {
         rh_block_give(&sh->stock.blocks, message);
@@ -184,38 +236,35 @@ static void finish_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcod
     } else if (message) {
         text_block(sh, c, message);
     } else {
-        whole_message(sh, c, &(struct rh_ws_event){.opcode = opcode, .data = (uint8_t *)""});
+        whole_message(sh, c, &(struct rh_ws_event){.opcode = ev->opcode, .data = (uint8_t *)""});
     }
 }
 
 static void piece(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
 {
-    bool wanted = c->kind == RH_IS_ECHO || ev->opcode == RH_WS_TEXT;
+    bool wanted = c->kind == RH_IS_ECHO || ev->opcode == RH_WS_TEXT || ev->compressed;
 
-    if (wanted && ev->len && !rh_block_append(&sh->stock.blocks, &c->message, ev->data, ev->len)) {
-        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-        rh_conn_close(sh, c, 1013, "out of memory");
-        return;
-    }
-    if (ev->last)
-        finish_message(sh, c, ev->opcode);
+    if (wanted && ev->len && !rh_block_append(&sh->stock.blocks, &c->message, ev->data, ev->len))
+        no_memory(sh, c);
+    else if (ev->last)
+        finish_message(sh, c, ev);
+}
+
+/* All that arrived at once, or a part of it. */
+static void data(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
+{
+    if (!ev->first || !ev->last)
+        piece(sh, c, ev);
+    else if (rh_unlikely(ev->compressed))
+        compressed_message(sh, c, ev->opcode, ev->data, ev->len);
+    else
+        whole_message(sh, c, ev);
 }
 
 void rh_client_ping(struct rh_shard *sh, struct rh_conn *c)
 {
     rh_stat_add(&sh->stats, RH_STAT_heartbeat_pings, 1);
     send_frame(sh, c, RH_WS_OP_PING, NULL, 0);
-}
-
-static void protocol_error(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
-{
-    bool closing = c->state == RH_CONN_CLOSING;
-
-    c->deaf = true;
-    if (closing)
-        rh_conn_peer_close(sh, c, ev->code);
-    else
-        rh_conn_close(sh, c, ev->code, ev->why);
 }
 
 static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_event *ev)
@@ -225,10 +274,8 @@ static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
     switch (ev->kind) {
     case RH_WS_DATA:
         c->spoke = true;
-        if (open && ev->first && ev->last)
-            whole_message(sh, c, ev);
-        else if (open)
-            piece(sh, c, ev);
+        if (open)
+            data(sh, c, ev);
         break;
     case RH_WS_PING:
         if (open)
@@ -238,7 +285,7 @@ static void event(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_eve
         rh_conn_peer_close(sh, c, ev->code);
         break;
     case RH_WS_ERROR:
-        protocol_error(sh, c, ev);
+        protocol_error(sh, c, ev->code, ev->why);
         break;
     default: /* a pong counts as life, like everything that arrives */
         break;
@@ -264,6 +311,9 @@ size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_
             rh_conn_pause(sh, c, RH_PAUSE_QUEUE);
             break;
         }
+        if (rh_unlikely(sh->stock.squeeze.work >= RH_SQUEEZE_PASS) && c->state == RH_CONN_OPEN &&
+            rh_squeeze_pause(sh, c))
+            break;
         used += rh_ws_feed(&c->ws, at + used, len - used, &ev);
         if (ev.kind == RH_WS_MORE)
             break;

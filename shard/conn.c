@@ -118,6 +118,8 @@ static void conn_free(struct rh_shard *sh, struct rh_conn *c)
     rh_outq_give(&sh->stock, c->out);
     rh_block_give(&sh->stock.blocks, c->rest);
     rh_block_give(&sh->stock.blocks, c->message);
+    if (rh_unlikely(c->has_context))
+        rh_squeeze_end(sh, c);
     if (c->state == RH_CONN_DEAD)
         rh_uring_close(sh->uring, c->fd);
     rh_conn_set_state(sh, c, RH_CONN_FREE);
@@ -170,7 +172,7 @@ static void set_paused(struct rh_shard *sh, struct rh_conn *c, unsigned causes)
         rh_stat_add(&sh->stats, RH_STAT_connections_paused, 1);
     else if (c->paused && !causes)
         rh_stat_sub(&sh->stats, RH_STAT_connections_paused, 1);
-    c->paused = causes & 3;
+    c->paused = causes & 7;
 }
 
 static void set_parked(struct rh_shard *sh, struct rh_conn *c, bool is)
@@ -440,11 +442,15 @@ void rh_conn_on_poll(struct rh_shard *sh, struct rh_conn *c)
 
 void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 {
+    static const enum rh_stat stats[] = {
+        [RH_PAUSE_QUEUE] = RH_STAT_paused_reads_send_queue,
+        [RH_PAUSE_CREDIT] = RH_STAT_paused_reads_credit,
+        [RH_PAUSE_TURN] = RH_STAT_paused_reads_inflate,
+    };
+
     rh_assert(!(c->paused & cause));
     set_paused(sh, c, c->paused | cause);
-    rh_stat_add(
-        &sh->stats,
-        cause == RH_PAUSE_QUEUE ? RH_STAT_paused_reads_send_queue : RH_STAT_paused_reads_credit, 1);
+    rh_stat_add(&sh->stats, stats[cause], 1);
 }
 
 void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
@@ -503,8 +509,8 @@ void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
 
 static struct rh_outq *queue_of(struct rh_shard *sh, struct rh_conn *c)
 {
-    if (!c->out)
-        c->out = rh_outq_take(&sh->stock);
+    if (!c->out && (c->out = rh_outq_take(&sh->stock)))
+        c->out->bits = c->squeeze_bits;
     return c->out;
 }
 
@@ -522,6 +528,8 @@ uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len)
 
 void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used)
 {
+    if (rh_unlikely(c->squeeze_bits))
+        used = rh_squeeze_own(sh, c, rh_outq_own_at(c->out), used);
     rh_outq_own_done(c->out, used);
     rh_conn_dirty(sh, c);
 }
@@ -587,6 +595,8 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     count = rh_outq_fill(c->out, sh->iov, RH_URING_IOV);
     if (count == 0)
         return;
+    if (rh_unlikely(c->has_context))
+        count = rh_squeeze_pack(sh, c, count);
     if (count == 1)
         rh_uring_send(sh->uring, c->fd, sh->iov[0].iov_base, sh->iov[0].iov_len,
                       rh_tag(RH_OP_SEND, c));
@@ -677,6 +687,8 @@ void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res)
     if (!whole) /* torn inside a frame: nothing can follow. What flew has still to be settled */
         rh_conn_cut(sh, c, 1006);
     missed = rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
+    if (rh_unlikely(c->has_context))
+        rh_squeeze_sent(sh, c);
     if (missed && whole)
         rh_stat_add(&sh->stats, RH_STAT_messages_delivered, missed);
     if (c->state != RH_CONN_DEAD)

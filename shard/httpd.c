@@ -158,10 +158,12 @@ static void metrics(struct rh_shard *sh, struct rh_conn *c, bool keep)
 static size_t upgrade(struct rh_shard *sh, struct rh_conn *c, bool echo, const uint8_t *left,
                       size_t left_len, bool keep)
 {
+    struct rh_deflate_wish wish;
     struct rh_upgrade up;
     const char *why = "";
     size_t taken = 0;
-    unsigned status = rh_upgrade_check(&sh->head, NULL, &up, &why);
+    unsigned status =
+        rh_upgrade_check(&sh->head, rh_squeeze_wish(sh, &wish) ? &wish : NULL, &up, &why);
 
     if (!status)
         status = rh_admit_upgrade(sh, c, &sh->head, &why);

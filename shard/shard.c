@@ -93,6 +93,7 @@ static void use_next_snapshot(struct rh_shard *sh)
     sh->snapshot = sh->next_snapshot;
     sh->next_snapshot = NULL;
     sh->cfg = sh->snapshot->cfg;
+    rh_squeeze_config(&sh->stock.squeeze, sh->cfg);
     new_dates(sh, old->cfg);
     rh_snapshot_drop_any(old);
 }
@@ -139,7 +140,7 @@ static int shard_init(struct rh_shard *sh, int *take_listeners, struct rh_fault 
     sh->listeners = rh_mem_zalloc(sh->cfg->listen.count * sizeof(*sh->listeners));
     if (!sh->listeners || rh_map_init(&sh->users) < 0 || rh_map_init(&sh->rooms) < 0 ||
         rh_map_init(&sh->rooms_by_uid) < 0 || rh_map_init(&sh->branches) < 0 ||
-        rh_map_init(&sh->subs) < 0)
+        rh_map_init(&sh->subs) < 0 || rh_squeeze_init(&sh->stock.squeeze, &sh->stats, sh->cfg) < 0)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a shard");
     sh->listener_count = sh->cfg->listen.count;
     for (unsigned i = 0; i < sh->listener_count; i++) {
@@ -166,6 +167,7 @@ static void clocks_init(struct rh_shard *sh)
 static void lists_init(struct rh_shard *sh)
 {
     rh_list_init(&sh->starved);
+    rh_list_init(&sh->turns);
     rh_list_init(&sh->free_conns);
     rh_list_init(&sh->graveyard);
     rh_list_init(&sh->running);
@@ -226,6 +228,8 @@ static void conn_leave_behind(struct rh_shard *sh, struct rh_conn *c)
         rh_outq_done(&sh->stock, c->out, count_lost, NULL);
         rh_outq_give(&sh->stock, c->out);
     }
+    if (c->has_context)
+        rh_squeeze_end(sh, c);
     rh_block_give(&sh->stock.blocks, c->rest);
     rh_block_give(&sh->stock.blocks, c->message);
 }
@@ -252,6 +256,7 @@ void rh_shard_destroy(struct rh_shard *sh)
     rh_map_fini(&sh->branches);
     rh_map_fini(&sh->subs);
     rh_out_stock_fini(&sh->stock);
+    rh_squeeze_fini(&sh->stock.squeeze);
     rh_snapshot_drop_any(sh->snapshot);
     rh_snapshot_drop_any(sh->next_snapshot);
     rh_mem_free(sh);
@@ -463,6 +468,7 @@ bool rh_shard_pass(struct rh_shard *sh)
     if (sh->next_snapshot)
         use_next_snapshot(sh);
     rh_mesh_awake(sh->mesh);
+    rh_squeeze_turns(sh);
     sh->arrived = 0;
     sh->reaped = reap(sh);
     catch_up(sh);
@@ -494,7 +500,8 @@ static uint64_t wait_ms(const struct rh_shard *sh)
 
 void rh_shard_wait(struct rh_shard *sh)
 {
-    bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved) || sh->more_fanout;
+    bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved) ||
+                !rh_list_empty(&sh->turns) || sh->more_fanout;
     uint64_t ms = busy ? 0 : wait_ms(sh);
 
     RH_ON_SHARD(sh);

@@ -98,7 +98,7 @@ enum rh_conn_state {
 };
 
 /* Why a connection is not read. */
-enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2 };
+enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2, RH_PAUSE_TURN = 4 };
 
 /* Two cache lines: what bytes that come and go touch, and the rest. Of times there are the low halves
  * of a ms: rh_conn_ms makes them whole. */
@@ -106,27 +106,30 @@ struct rh_conn {
     alignas(RH_CACHE_LINE) int fd;
     uint32_t slot;
     uint32_t gen;
-    uint32_t kind : 2;        /* enum rh_conn_kind */
-    uint32_t paused : 2;      /* RH_PAUSE_ */
-    uint32_t recv_armed : 1;  /* a receive, or a poll, is under way */
-    uint32_t recv_ending : 1; /* and has been told to end */
-    uint32_t starved : 1;     /* no provided buffer was left */
-    uint32_t is_dirty : 1;    /* stands in struct rh_shard.dirty */
-    uint32_t held : 1;        /* `message` is whole and waits for a credit */
-    uint32_t deaf : 1;        /* no frame is expected any more: what comes is thrown away */
-    uint32_t eof : 1;         /* the peer's end of stream came while we were paused */
-    uint32_t answered : 1;    /* HTTP: some request */
-    uint32_t last_answer : 1; /* HTTP: nothing is read behind the answer */
-    uint32_t buried : 1;      /* on the list of those to free at the end of the pass */
-    uint32_t told : 1;        /* draining: has got server.draining */
-    uint32_t late : 1;        /* came when the hub was draining already: is only refused */
-    uint32_t watched : 1;     /* the timer is set no later than a send needs (heartbeat.c) */
-    uint32_t spoke : 1;       /* a message, or a part of one, has come since the last ping */
-    uint32_t parked : 1;      /* none came for so long that a poll waits for the next one */
-    uint32_t polling : 1;     /* what recv_armed says is a poll */
-    uint32_t replaying : 1;   /* its session has something to hand out that it missed */
-    uint8_t inflight;         /* operations without a last completion */
-    uint8_t state;            /* enum rh_conn_state */
+    uint32_t kind : 2;         /* enum rh_conn_kind */
+    uint32_t paused : 3;       /* RH_PAUSE_ */
+    uint32_t recv_armed : 1;   /* a receive, or a poll, is under way */
+    uint32_t recv_ending : 1;  /* and has been told to end */
+    uint32_t starved : 1;      /* no provided buffer was left */
+    uint32_t is_dirty : 1;     /* stands in struct rh_shard.dirty */
+    uint32_t held : 1;         /* `message` is whole and waits for a credit */
+    uint32_t deaf : 1;         /* no frame is expected any more: what comes is thrown away */
+    uint32_t eof : 1;          /* the peer's end of stream came while we were paused */
+    uint32_t answered : 1;     /* HTTP: some request */
+    uint32_t last_answer : 1;  /* HTTP: nothing is read behind the answer */
+    uint32_t buried : 1;       /* on the list of those to free at the end of the pass */
+    uint32_t told : 1;         /* draining: has got server.draining */
+    uint32_t late : 1;         /* came when the hub was draining already: is only refused */
+    uint32_t watched : 1;      /* the timer is set no later than a send needs (heartbeat.c) */
+    uint32_t spoke : 1;        /* a message, or a part of one, has come since the last ping */
+    uint32_t parked : 1;       /* none came for so long that a poll waits for the next one */
+    uint32_t polling : 1;      /* what recv_armed says is a poll */
+    uint32_t replaying : 1;    /* its session has something to hand out that it missed */
+    uint32_t squeeze_bits : 4; /* what is sent is deflated for that window, 9 to 15; 0: it is not */
+    uint32_t has_context : 1;  /* of compression, in either direction (shard/squeeze_conn.c) */
+    uint32_t inflates : 1;     /* may send compressed messages */
+    uint8_t inflight;          /* operations without a last completion */
+    uint8_t state;             /* enum rh_conn_state */
     uint16_t fly_pass; /* the pass (its low bits) in which the send under way was submitted */
     uint32_t heard_ms; /* something arrived */
     union {
@@ -142,7 +145,7 @@ struct rh_conn {
     };
     struct rh_block *message; /* pieces of an unfinished message; HELD: a whole one that waits */
     struct rh_timer timer;    /* one for all: shard/heartbeat.c computes the next date */
-    struct rh_list waiting;   /* starved, or paused for a credit: one of the shard's lists */
+    struct rh_list waiting;   /* starved, or paused but for its queue: one of the shard's lists */
     uint32_t since_ms; /* HTTP: of the request; OPEN: last ping, or server.draining once `told`;
                         * CLOSING, LINGER: the beginning */
     uint16_t bucket;   /* of the peer's address (core/limit) */
@@ -220,6 +223,7 @@ struct rh_shard {
     struct rh_list starved;               /* receives to arm when buffers are back */
     struct rh_list credit[RH_SHARDS_MAX]; /* paused until that shard answers */
     uint64_t credit_wanted;               /* bit k: credit[k] is not empty */
+    struct rh_list turns;                 /* paused: what they send is inflated in turns */
 
     /* Rooms, sessions, fan-out: shard/room_int.h */
     struct rh_map rooms;                   /* whose home we are, by hash of the name */
@@ -486,6 +490,28 @@ unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arr
 unsigned rh_admit_echo(struct rh_shard *sh, const struct rh_conn *c, const char **ret_why);
 /* Gives back what rh_admit or rh_admit_echo took. */
 void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c);
+
+/* ---- squeeze_conn.c: permessage-deflate on a connection ---- */
+
+/* What a new connection may agree on. False: nothing, compression is off. */
+bool rh_squeeze_wish(const struct rh_shard *sh, struct rh_deflate_wish *ret_wish);
+/* What it has agreed on holds from here on; flushes what is queued. False: no memory, it is closed. */
+bool rh_squeeze_begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_deflate_terms *terms);
+/* squeeze_bits: compresses a frame of its own where it lies, if it may be; returns its length. */
+size_t rh_squeeze_own(struct rh_shard *sh, struct rh_conn *c, uint8_t *frame, size_t len);
+/* has_context: packs the send that sh->iov describes, if there is something to compress; returns how
+ * many pieces there are now. rh_squeeze_sent: that send is over. */
+unsigned rh_squeeze_pack(struct rh_shard *sh, struct rh_conn *c, unsigned count);
+void rh_squeeze_sent(struct rh_shard *sh, struct rh_conn *c);
+void rh_squeeze_end(struct rh_shard *sh, struct rh_conn *c); /* has_context: lets go of it */
+/* Has this pass inflated enough, and it might send more? Then it is paused until its turn comes. */
+bool rh_squeeze_pause(struct rh_shard *sh, struct rh_conn *c);
+/* A new pass: lets go on who waits for a turn, the longest first. */
+void rh_squeeze_turns(struct rh_shard *sh);
+/* A whole message that came compressed, inflated into a block of its own. Returns 0, or the code to
+ * close with: 1007 damaged, or not UTF-8 where `text`; 1009 too large; 1013 no memory. */
+unsigned rh_squeeze_inflate(struct rh_shard *sh, struct rh_conn *c, const uint8_t *in, size_t len,
+                            bool text, struct rh_block **ret_message, const char **ret_why);
 
 /* ---- user.c ---- */
 

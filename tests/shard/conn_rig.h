@@ -179,10 +179,12 @@ static inline void rig_begin(unsigned conns)
     sh->hub_us = 1700000000000000;
     sh->seq = RH_MSG_SEQ_MIN;
     rh_list_init(&sh->starved);
+    rh_list_init(&sh->turns);
     rh_list_init(&sh->free_conns);
     rh_list_init(&sh->graveyard);
     rh_wheel_init(&sh->wheel, sh->now_ms);
     rh_wheel_init(&sh->alarms, sh->now_ms);
+    RH_OK_IF(rh_squeeze_init(&sh->stock.squeeze, &sh->stats, rig.cfg) == RH_OK);
     rh_list_init(&rig.user->sessions);
     for (unsigned i = 0; i < conns; i++) {
         struct rh_conn *c = rh_conn_create(sh, RIG_FDS + (int)i, RH_IS_HTTP);
@@ -387,6 +389,8 @@ static inline void rig_end(void)
     RH_EQ_INT(rh_limit_handshakes_any(rig.env.limits), 0);
     rh_conns_fini(sh);
     rh_out_stock_fini(&sh->stock);
+    rh_squeeze_fini(&sh->stock.squeeze);
+    RH_EQ_U64(rig_stat(RH_STAT_compression_bytes), 0);
     rh_limit_destroy(rig.env.limits);
     rh_config_destroy(rig.cfg);
     rh_mem_free(rig.user);

@@ -10,7 +10,6 @@
  *     OPEN -- load_open_goodbye --> GOODBYE
  */
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
