@@ -1,14 +1,18 @@
-// tests/e2e/node_echo.js URL - npm's `ws` against /echo: sizes, fragments, ping, close codes.
+// tests/e2e/node_echo.js URL [DEFLATE] - npm's `ws` against /echo: sizes, fragments, ping, close codes.
+//
+// DEFLATE is its option perMessageDeflate, as JSON; with it, compression has to be agreed on.
 'use strict';
 const assert = require('assert');
 const { once } = require('events');
 const WebSocket = require('ws');
 
 const url = `${process.argv[2]}/echo`;
+const deflate = process.argv[3] ? JSON.parse(process.argv[3]) : false;
 
 async function open() {
-  const ws = new WebSocket(url);
+  const ws = new WebSocket(url, { perMessageDeflate: deflate });
   await once(ws, 'open');
+  assert.strictEqual(ws.extensions.includes('permessage-deflate'), Boolean(deflate));
   return ws;
 }
 

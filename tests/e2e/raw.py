@@ -85,6 +85,9 @@ class Closed(Exception):
 class Wire:
     """One TCP connection to a hub; reads what comes strictly."""
 
+    reserved = 0  # bits that the server's first byte may have, by what was agreed on
+    compressed = False  # the frame that was read last: it had RSV1
+
     def __init__(self, hub, receive_buffer=None):
         self.sock = socket.socket()
         self.sock.settimeout(DEADLINE)
@@ -160,7 +163,8 @@ class Wire:
     def frame(self):
         """The next frame, which must be one that a server may send."""
         first, second = self.take(2)
-        assert not first & 0x70, f"reserved bits: {first:#x}"
+        assert not first & 0x70 & ~self.reserved, f"reserved bits: {first:#x}"
+        self.compressed = bool(first & 0x40)
         assert not second & 0x80, "a server's frame is not masked"
         size = second & 0x7f
         if size == 126:

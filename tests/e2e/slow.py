@@ -136,6 +136,7 @@ class SlowCase(ClientCase):
     options = {"limits.send_queue_messages": BOUND, "limits.send_queue_bytes": "64MiB",
                "limits.send_timeout": "120s"}
     policy = None
+    device = Slow
     names = 0
     slow = None
 
@@ -153,7 +154,7 @@ class SlowCase(ClientCase):
         self.sender = await self.client(f"sender-{self.names}", role="admin")
         created = await self.sender.request("room.create", {"room": self.room, **room})
         self.assertEqual(created["type"], "response", created)
-        self.slow = Slow(self.hub, f"/ws?user_id={self.user}&device=slow", [self.room])
+        self.slow = self.device(self.hub, f"/ws?user_id={self.user}&device=slow", [self.room])
         self.addCleanup(self.slow.sock.close)
         self.quick = None
         if quick:
