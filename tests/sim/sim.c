@@ -21,6 +21,7 @@
 #include "tests/sim/sim_client.h"
 #include "tests/sim/sim_guest.h"
 #include "tests/sim/sim_hub.h"
+#include "tests/sim/sim_squeeze.h"
 #include "tests/sim/sim_uring.h"
 
 #define RUNS_STANDARD 300
@@ -32,6 +33,7 @@ struct rh_config *sim_case_begin(const char *name, uint64_t seed, bool loud)
     sim_world_begin(name, seed, loud);
     sim_kernel_begin();
     sim_book_begin();
+    sim_squeeze_begin();
     SIM_CHECK(rh_config_create(&cfg) == RH_OK, "no configuration");
     cfg->shards = 2;
     cfg->heartbeat_interval_ms = 1000;
@@ -46,6 +48,7 @@ void sim_case_finish(struct rh_config *take_cfg, bool empty)
 {
     sim_hub_stop(empty);
     rh_config_destroy(take_cfg);
+    sim_squeeze_end();
     if (sim_mem_live())
         sim_mem_list();
     SIM_CHECK(sim_mem_live() == 0, "%llu allocations are left", (unsigned long long)sim_mem_live());
@@ -177,6 +180,7 @@ static void draw_world(struct traffic *t, struct rh_config *cfg)
     cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 2, 3);
     if (sim_knobs.delay_us <= 5000 && sim_chance(300)) /* parked and back, again and again */
         cfg->heartbeat_interval_ms = 100;
+    sim_squeeze_config(cfg);
     if (t->burst) {
         t->clients = 4 + (unsigned)sim_below(5);
         t->users = t->clients;

@@ -130,6 +130,9 @@ static void hear(struct sim_link *link, const struct rh_ws_event *ev)
         link->text_len += ev->len;
         if (!ev->last)
             break;
+        if (ev->compressed)
+            link->text_len =
+                sim_squeeze_inflate(&link->wire.squeeze, link->text, link->text_len, TEXT_ROOM - 1);
         link->text[link->text_len] = '\0';
         sim_link_hear(link);
         link->text_len = 0;
@@ -150,13 +153,13 @@ static void hear(struct sim_link *link, const struct rh_ws_event *ev)
 
 static size_t hear_handshake(struct sim_link *link)
 {
-    int used = rh_upgrade_answer((const char *)link->in, link->in_len, SIM_KEY, NULL, NULL);
+    int used = sim_squeeze_answer(&link->wire.squeeze, link->in, link->in_len, SIM_KEY, &link->ws,
+                                  TEXT_ROOM);
 
     if (used == 0)
         return 0;
     if (used > 0) {
         link->state = SIM_OPEN;
-        rh_ws_init(&link->ws, RH_WS_CLIENT, TEXT_ROOM);
         return (size_t)used;
     }
     SIM_CHECK(used == -503, "link %u: refused with %d", link->number, -used);
@@ -342,7 +345,8 @@ void sim_actor_connect(struct sim_actor *a, bool resume)
         return;
     }
     sim_trace("link %u: actor %u connects %s", link->number, a->role.id, path);
-    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY, NULL);
+    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY,
+                             sim_squeeze_offer(&link->wire.squeeze));
     rh_assert(len);
     sim_wire_put(&link->wire, head, len);
     step_link(link);

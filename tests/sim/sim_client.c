@@ -217,6 +217,8 @@ static void hear(struct sim_client *c, const struct rh_ws_event *ev)
         SIM_CHECK(c->text_len + ev->len <= TEXT_ROOM, "client %u: a long message", c->id);
         memcpy(c->text + c->text_len, ev->data, ev->len);
         c->text_len += ev->len;
+        if (ev->last && ev->compressed)
+            c->text_len = sim_squeeze_inflate(&c->wire.squeeze, c->text, c->text_len, TEXT_ROOM);
         if (ev->last)
             hear_text(c);
         break;
@@ -236,13 +238,12 @@ static void hear(struct sim_client *c, const struct rh_ws_event *ev)
 
 static size_t hear_handshake(struct sim_client *c)
 {
-    int used = rh_upgrade_answer((const char *)c->in, c->in_len, SIM_KEY, NULL, NULL);
+    int used = sim_squeeze_answer(&c->wire.squeeze, c->in, c->in_len, SIM_KEY, &c->ws, TEXT_ROOM);
 
     if (used == 0)
         return 0;
     if (used > 0) {
         c->state = OPEN;
-        rh_ws_init(&c->ws, RH_WS_CLIENT, TEXT_ROOM);
         return (size_t)used;
     }
     SIM_CHECK(used == -503, "client %u: refused with %d", c->id, -used);
@@ -317,7 +318,8 @@ static void connect_now(struct sim_client *c)
         return;
     }
     c->state = SHAKING;
-    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY, NULL);
+    len = rh_upgrade_request(head, sizeof(head), "localhost", path, SIM_KEY,
+                             sim_squeeze_offer(&c->wire.squeeze));
     sim_trace("client %u: connects as u%u", c->id, c->plan.user);
     sim_wire_put(&c->wire, head, c->plan.mute ? sim_below(len) : len);
 }

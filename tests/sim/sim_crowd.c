@@ -12,6 +12,7 @@
 #include "tests/sim/sim_case.h"
 #include "tests/sim/sim_hub.h"
 #include "tests/sim/sim_read.h"
+#include "tests/sim/sim_squeeze.h"
 #include "tests/sim/sim_uring.h"
 
 #define CONNECT_TIME (1 * SIM_S)
@@ -119,6 +120,7 @@ static void draw_world(struct crowd *t)
     draw_kernel();
     draw_queues(cfg);
     draw_rooms(cfg);
+    sim_squeeze_config(cfg);
     cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 2, 3);
     t->empty_ms = cfg->rooms_empty_ttl_ms = (uint32_t)SIM_ONE_OF(0, 10, 1000, 20000);
     cfg->shutdown_grace_ms = (uint32_t)SIM_ONE_OF(4000, 10000, 10000, 30000);
@@ -206,6 +208,7 @@ static void reload(void *arg)
         return;
     draw_queues(t->cfg);
     draw_rooms(t->cfg);
+    sim_squeeze_config(t->cfg);
     sim_hub_reload(t->cfg);
 }
 

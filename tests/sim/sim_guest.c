@@ -30,15 +30,17 @@ struct sim_guest {
     struct thing things[THINGS_MAX];
     unsigned count, heard;
     struct rh_ws ws;
-    uint64_t sum; /* of the echo being heard */
+    uint8_t *echoed; /* the echo being heard */
     size_t len;
     uint8_t in[IN_ROOM];
     size_t in_len;
     size_t size_max;
 };
 
-static uint64_t sum_more(uint64_t sum, const uint8_t *at, size_t len)
+static uint64_t sum_of(const uint8_t *at, size_t len)
 {
+    uint64_t sum = 0;
+
     for (size_t i = 0; i < len; i++)
         sum = (sum ^ at[i]) * 0x100000001b3u;
     return sum;
@@ -81,7 +83,7 @@ static void say_echoes(struct sim_guest *g)
         thing->opcode = sim_chance(500) ? RH_WS_TEXT : RH_WS_BINARY;
         for (size_t k = 0; k < thing->len; k++)
             bytes[k] = (uint8_t)('a' + sim_below(26));
-        thing->sum = sum_more(0, bytes, thing->len);
+        thing->sum = sum_of(bytes, thing->len);
         sim_wire_message(&g->wire, thing->opcode, bytes, thing->len, sim_chance(500));
     }
 }
@@ -124,7 +126,7 @@ static size_t hear_response(struct sim_guest *g)
 
 static size_t hear_handshake(struct sim_guest *g)
 {
-    int used = rh_upgrade_answer((const char *)g->in, g->in_len, SIM_KEY, NULL, NULL);
+    int used = sim_squeeze_answer(&g->wire.squeeze, g->in, g->in_len, SIM_KEY, &g->ws, IN_ROOM);
 
     SIM_CHECK(used >= 0 || used == -503, "guest %u: refused with %d", g->id, -used);
     if (used < 0) {
@@ -133,7 +135,8 @@ static size_t hear_handshake(struct sim_guest *g)
         return 0;
     }
     g->open = used > 0;
-    rh_ws_init(&g->ws, RH_WS_CLIENT, IN_ROOM);
+    if (g->open && g->wire.squeeze.asks)
+        say_echoes(g);
     return (size_t)used;
 }
 
@@ -142,14 +145,17 @@ static void hear_echo(struct sim_guest *g, const struct rh_ws_event *ev)
     const struct thing *thing = &g->things[g->heard];
 
     SIM_CHECK(g->heard < g->count, "guest %u: an echo of nothing", g->id);
-    g->sum = sum_more(g->sum, ev->data, ev->len);
+    SIM_CHECK(g->len + ev->len <= IN_ROOM, "guest %u: a long echo", g->id);
+    memcpy(g->echoed + g->len, ev->data, ev->len);
     g->len += ev->len;
     if (!ev->last)
         return;
-    SIM_CHECK(ev->opcode == thing->opcode && g->len == thing->len && g->sum == thing->sum,
+    if (ev->compressed)
+        g->len = sim_squeeze_inflate(&g->wire.squeeze, g->echoed, g->len, IN_ROOM);
+    SIM_CHECK(ev->opcode == thing->opcode && g->len == thing->len &&
+                  sum_of(g->echoed, g->len) == thing->sum,
               "guest %u: the echo of %u is another message", g->id, g->heard);
     g->heard++;
-    g->sum = 0;
     g->len = 0;
 }
 
@@ -235,8 +241,10 @@ static void begin(void *arg)
     sim_trace("guest %u: connects for %u %s", g->id, g->count, g->echo ? "echoes" : "requests");
     if (g->echo) {
         sim_wire_put(&g->wire, head,
-                     rh_upgrade_request(head, sizeof(head), "localhost", "/echo", SIM_KEY, NULL));
-        say_echoes(g);
+                     rh_upgrade_request(head, sizeof(head), "localhost", "/echo", SIM_KEY,
+                                        sim_squeeze_offer(&g->wire.squeeze)));
+        if (!g->wire.squeeze.asks) /* else when it knows what was agreed on */
+            say_echoes(g);
     } else {
         say_requests(g);
     }
@@ -251,6 +259,7 @@ struct sim_guest *sim_guest_start(unsigned id, uint64_t connect_ns, size_t size_
     g->echo = sim_chance(500);
     g->count = 1 + (unsigned)sim_below(THINGS_MAX);
     g->size_max = size_max;
+    g->echoed = sim_keep(IN_ROOM);
     sim_at(connect_ns, begin, g);
     return g;
 }

@@ -267,6 +267,18 @@ static void check_rooms_shard(const struct rh_shard *sh, bool rooms)
               "shard %u has a broadcast under way", sh->tid);
 }
 
+/* No context is left, and nothing is counted but what a shard's connections share. */
+static void check_compression(const struct rh_shard *sh)
+{
+    const struct rh_squeeze *sq = &sh->stock.squeeze;
+    uint64_t counted =
+        atomic_load_explicit(&sh->stats.v[RH_STAT_compression_bytes], memory_order_relaxed);
+
+    SIM_CHECK(rh_map_count(&sq->contexts) == 0, "shard %u has contexts", sh->tid);
+    SIM_CHECK(counted == sq->held, "shard %u counts %llu bytes of compression, and has %llu",
+              sh->tid, (unsigned long long)counted, (unsigned long long)sq->held);
+}
+
 static void check_empty_shard(const struct rh_shard *sh, bool rooms)
 {
     unsigned accepts = RH_ACCEPTS * sh->listener_count;
@@ -274,13 +286,15 @@ static void check_empty_shard(const struct rh_shard *sh, bool rooms)
     size_t retries = 0;
 
     check_rooms_shard(sh, rooms);
+    check_compression(sh);
     SIM_CHECK(sh->conn_count == 0, "shard %u has %u connections", sh->tid, sh->conn_count);
     SIM_CHECK(rh_map_count(&sh->users) == 0, "shard %u has users", sh->tid);
     SIM_CHECK(rh_mesh_quiet(sh->mesh), "shard %u has credit or a spill out", sh->tid);
     SIM_CHECK(sh->stock.messages == 0 && sh->stock.bytes == 0,
               "shard %u counts %llu messages and %llu bytes in queues", sh->tid,
               (unsigned long long)sh->stock.messages, (unsigned long long)sh->stock.bytes);
-    SIM_CHECK(rh_list_empty(&sh->starved) && rh_list_empty(&sh->graveyard) && sh->dirty_count == 0,
+    SIM_CHECK(rh_list_empty(&sh->starved) && rh_list_empty(&sh->graveyard) &&
+                  rh_list_empty(&sh->turns) && sh->dirty_count == 0,
               "shard %u has something on a list", sh->tid);
     for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
         SIM_CHECK(rh_list_empty(&sh->credit[i]), "shard %u: somebody waits for a credit", sh->tid);
@@ -307,7 +321,7 @@ void sim_hub_check_empty(bool rooms)
     for (size_t i = 0; i < RH_COUNT(stats); i++)
         if (stats[i].gauge && (rooms || !of_rooms(stats[i].stat)) &&
             stats[i].stat != RH_STAT_send_queue_messages &&
-            stats[i].stat != RH_STAT_send_queue_bytes)
+            stats[i].stat != RH_STAT_send_queue_bytes && stats[i].stat != RH_STAT_compression_bytes)
             check_gauge(stats[i].stat, stats[i].name);
     SIM_CHECK(rh_limit_conns_any(hub.limits) == 0, "%u connections are counted",
               rh_limit_conns_any(hub.limits));

@@ -72,8 +72,14 @@ void sim_wire_frame(struct sim_wire *w, uint8_t opcode, bool fin, const void *at
 
 void sim_wire_message(struct sim_wire *w, uint8_t opcode, const void *at, size_t len, bool cut)
 {
+    struct rh_deflate_out squeezed;
     const uint8_t *rest = at;
 
+    if (sim_squeeze_deflate(&w->squeeze, at, len, &squeezed)) {
+        opcode |= RH_WS_RSV1;
+        rest = squeezed.at;
+        len = squeezed.len;
+    }
     while (cut && len > 1 && sim_chance(400)) {
         size_t part = sim_below(len);
 

@@ -6,6 +6,7 @@
 #define SIM_WIRE_H
 
 #include "tests/sim/sim_net.h"
+#include "tests/sim/sim_squeeze.h"
 
 #define SIM_KEY "c2ltdWxhdGlvbi1rZXktMQ==" /* of every handshake */
 
@@ -16,6 +17,7 @@ struct sim_wire {
     bool step_comes;
     uint8_t *out; /* to be written */
     size_t out_len, out_room;
+    struct sim_squeeze squeeze;
 };
 
 /* False: nobody listens. step(arg) is called some time after something has changed. */
@@ -23,7 +25,8 @@ bool sim_wire_connect(struct sim_wire *w, unsigned id, void (*step)(void *arg), 
 
 void sim_wire_put(struct sim_wire *w, const void *bytes, size_t len);
 void sim_wire_frame(struct sim_wire *w, uint8_t opcode, bool fin, const void *at, size_t len);
-/* A text or binary message; `cut`: sometimes in fragments, with pings between. */
+/* A text or binary message, sometimes compressed where that was agreed on; `cut`: sometimes in
+ * fragments, with pings between. */
 void sim_wire_message(struct sim_wire *w, uint8_t opcode, const void *at, size_t len, bool cut);
 
 /* Writes what there is room for, in pieces of any size; comes back by itself for the rest. */
