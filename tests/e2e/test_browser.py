@@ -89,6 +89,13 @@ class Chat(unittest.IsolatedAsyncioTestCase):
         async with asyncio.timeout(55):
             await self.converse(self.start_hub(), "[]")
 
+    async def test_they_chat_compressed(self):
+        for takeover in ("false", "true"):
+            hub = self.start_hub(compression__enabled="true",
+                                 compression__context_takeover=takeover)
+            async with asyncio.timeout(55):
+                await self.converse(hub, "permessage-deflate")
+
     async def test_a_page_of_another_origin_is_kept_out(self):
         hub = self.start_hub(security__origins="http://elsewhere.example")
         before = hub.metric("ringhub_connections_refused_total")
