@@ -164,7 +164,8 @@ class Tab:
             await self.until(f"document.getElementById({json.dumps(element)}).textContent"
                              f" === {json.dumps(text)}")
         except asyncio.TimeoutError:
-            raise AssertionError(f"#{element} is {await self.text(element)!r}, not {text!r}") from None
+            shown = await self.text(element)
+            raise AssertionError(f"#{element} is {shown!r}, not {text!r}") from None
 
     async def lines(self):
         return await self.run("[...document.querySelectorAll('#lines li')]"

@@ -15,7 +15,7 @@ import struct
 
 import raw
 from hub import Hub, HubCase
-from raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, Wire, close_frame, frame
+from raw import BINARY, CLOSE, CONT, PONG, TEXT, Wire, close_frame, frame
 
 MODES = ("whole", "frames", "bytes")
 BYTES_MAX = 600  # a longer case is not sent a byte at a time

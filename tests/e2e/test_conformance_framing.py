@@ -1,7 +1,7 @@
 """RFC 6455, sections 5 and 6: every rule about frames and messages, in every way to cut them.
 
-The groups are those that Autobahn's test suite has made known (1 to 5, 9 and 10); docs/conformance.md
-says which rule is shown where.
+The groups are those that Autobahn's test suite has made known (1 to 5, 9 and 10);
+docs/conformance.md says which rule is shown where.
 """
 
 import json

@@ -441,7 +441,8 @@ class Curl(HttpCase):
     def test_statuses(self):
         for status, args in ((404, ["/nothing"]), (405, ["/livez", "-d", "x"]),
                              (405, ["/ws", "-X", "OPTIONS"]), (426, ["/ws"]),
-                             (414, ["/" + "x" * 9000]), (431, ["/livez", "-H", "A: " + "x" * 17_000]),
+                             (414, ["/" + "x" * 9000]),
+                             (431, ["/livez", "-H", "A: " + "x" * 17_000]),
                              (400, ["/livez", "-H", "Host:"])):
             out = self.curl("-o", "/dev/null", "-w", "%{http_code}", self.url(args[0]), *args[1:])
             self.assertEqual(out, str(status), args[0][:20])
