@@ -95,14 +95,12 @@ void rh_admit_give(struct rh_shard *sh, const struct rh_conn *c)
 
 static bool same_device(const struct rh_session *s, const struct rh_arrival *a)
 {
-    const struct rh_extra *extra = s->extra;
-
-    return a->device_len && extra && extra->device_len == a->device_len &&
-           memcmp(extra->bytes, a->device, a->device_len) == 0;
+    return a->device_len &&
+           rh_span_eq(rh_session_device(s), (struct rh_span){a->device, a->device_len});
 }
 
 /* Connections that the newcomer takes the place of: of its device, and of the session it resumes. */
-static unsigned replaced_count(const struct rh_user *user, const struct rh_arrival *a,
+static unsigned replaced_count(struct rh_user *user, const struct rh_arrival *a,
                                const struct rh_session *resumed)
 {
     const struct rh_session *s = NULL;
@@ -167,7 +165,7 @@ unsigned rh_admit_echo(struct rh_shard *sh, const struct rh_conn *c, const char 
     return count_refused(sh, take_places(sh, c->bucket, ret_why));
 }
 
-static struct rh_conn *oldest(const struct rh_user *user)
+static struct rh_conn *oldest(struct rh_user *user)
 {
     const struct rh_session *oldest = NULL, *s = NULL;
 
@@ -183,7 +181,7 @@ static void kick_oldest(struct rh_shard *sh, struct rh_user *user)
 {
     uint32_t max = sh->cfg->users_max_devices;
 
-    while (max && user->devices >= max) {
+    while (max && rh_user_devices(user) >= max) {
         rh_stat_add(&sh->stats, RH_STAT_devices_kicked, 1);
         rh_conn_close(sh, oldest(user), 4403, "too many devices: this was the oldest");
     }
@@ -193,9 +191,10 @@ static unsigned admit_beside(struct rh_shard *sh, struct rh_user *user, const st
                              const char **ret_why)
 {
     struct rh_session *resumed =
-        a->resume_len ? rh_session_find(user, (struct rh_span){a->resume, a->resume_len}) : NULL;
+        a->resume_len ? rh_session_find(sh, user, (struct rh_span){a->resume, a->resume_len})
+                      : NULL;
     unsigned gone = replaced_count(user, a, resumed);
-    unsigned status = check_user(sh, user->devices - gone, ret_why);
+    unsigned status = check_user(sh, rh_user_devices(user) - gone, ret_why);
     unsigned taken;
 
     if (status)

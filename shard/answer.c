@@ -11,8 +11,7 @@
 #include "core/err.h"
 #include "shard/room_int.h"
 
-#define TRACE_ID_LEN 32
-#define WHY_MAX      256 /* bytes of an error's sentence */
+#define WHY_MAX 256 /* bytes of an error's sentence */
 
 /* ---- frames ---- */
 
@@ -51,12 +50,12 @@ static void put_request_id(struct rh_writer *w, struct rh_span request_id)
 
 static void put_trace_id(struct rh_shard *sh, const struct rh_conn *c, struct rh_writer *w)
 {
-    const struct rh_extra *extra = c->session ? c->session->extra : NULL;
+    struct rh_span given = c->session ? rh_session_trace(c->session) : (struct rh_span){0};
     uint64_t made[2];
-    char hex[TRACE_ID_LEN];
+    char hex[RH_TRACE_ID_LEN];
 
-    if (extra && extra->trace_id[0]) {
-        rh_put(w, extra->trace_id, TRACE_ID_LEN);
+    if (given.len) {
+        rh_put(w, given.at, given.len);
         return;
     }
     made[0] = rh_prng_next(&sh->prng) | 1; /* a trace id is never zero */

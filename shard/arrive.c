@@ -132,46 +132,13 @@ static void warn_of_proxy(const struct rh_shard *sh, const struct rh_http_head *
 
 /* ---- the user's shard ---- */
 
-static struct rh_extra *make_extra(const struct rh_arrival *a)
-{
-    struct rh_extra *extra =
-        rh_mem_alloc(sizeof(*extra) + a->device_len + a->type_len + a->role_len);
-
-    if (!extra)
-        return NULL;
-    memset(extra, 0, sizeof(*extra));
-    if (a->up.has_trace)
-        memcpy(extra->trace_id, a->up.trace_id, sizeof(extra->trace_id));
-    extra->device_len = a->device_len;
-    extra->type_len = a->type_len;
-    extra->role_len = a->role_len;
-    memcpy(extra->bytes, a->device, a->device_len);
-    memcpy(extra->bytes + a->device_len, a->user_type, a->type_len);
-    memcpy(extra->bytes + a->device_len + a->type_len, a->role, a->role_len);
-    return extra;
-}
-
-static bool keep_extra(struct rh_session *s, const struct rh_arrival *a)
-{
-    struct rh_extra *extra = NULL;
-
-    if (a->device_len || a->type_len || a->role_len || a->up.has_trace) {
-        extra = make_extra(a);
-        if (!extra)
-            return false;
-    }
-    rh_mem_free(s->extra);
-    s->extra = extra;
-    return true;
-}
-
 static void put_welcome(struct rh_shard *sh, const struct rh_conn *c, bool resumed,
                         struct rh_writer *w)
 {
-    const struct rh_user *user = c->session->user;
-    char session[2 * sizeof(c->session->id)];
+    const struct rh_user *user = rh_conn_user(c);
+    char session[RH_SESSION_ID];
 
-    rh_hex(session, c->session->id, sizeof(c->session->id));
+    rh_session_id(sh, c->session, session);
     rh_put_notify(w, RH_SPAN("welcome"));
     RH_PUT(w, "{\"user\":");
     rh_put_str(w, (struct rh_span){user->name, user->name_len});
@@ -220,7 +187,8 @@ static struct rh_session *find_session(struct rh_shard *sh, struct rh_user *user
                                        const struct rh_arrival *a, bool *ret_resumed)
 {
     struct rh_session *s =
-        a->resume_len ? rh_session_find(user, (struct rh_span){a->resume, a->resume_len}) : NULL;
+        a->resume_len ? rh_session_find(sh, user, (struct rh_span){a->resume, a->resume_len})
+                      : NULL;
 
     *ret_resumed = s != NULL;
     if (!s)
@@ -253,7 +221,7 @@ static bool join_user(struct rh_shard *sh, struct rh_user *user, struct rh_conn 
     bool resumed;
     struct rh_session *s = find_session(sh, user, a, &resumed);
 
-    if (s && keep_extra(s, a)) {
+    if (s && rh_session_identify(s, a)) {
         rh_session_attach(sh, s, c);
         if (answer_upgrade(sh, c, &a->up, resumed)) {
             begin(sh, c, a, resumed);

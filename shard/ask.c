@@ -25,20 +25,6 @@
 
 /* ---- made and freed ---- */
 
-static struct rh_span type_of(const struct rh_extra *extra)
-{
-    if (!extra)
-        return (struct rh_span){0};
-    return (struct rh_span){extra->bytes + extra->device_len, extra->type_len};
-}
-
-static struct rh_span role_of(const struct rh_extra *extra)
-{
-    if (!extra)
-        return (struct rh_span){0};
-    return (struct rh_span){extra->bytes + extra->device_len + extra->type_len, extra->role_len};
-}
-
 static char *append(char *at, struct rh_span part)
 {
     if (part.len)
@@ -50,9 +36,10 @@ struct rh_ask *rh_ask_make(struct rh_shard *sh, const struct rh_session *session
                            enum rh_room_op op, struct rh_span room, struct rh_span id,
                            struct rh_span request_id, struct rh_span meta)
 {
-    struct rh_span user = {session->user->name, session->user->name_len};
-    struct rh_span type = type_of(session->extra);
-    struct rh_span role = role_of(session->extra);
+    const struct rh_user *asker = rh_session_user(session);
+    struct rh_span user = {asker->name, asker->name_len};
+    struct rh_span type = rh_session_type(session);
+    struct rh_span role = rh_session_role(session);
     const struct rh_conn *c = session->conn;
     struct rh_ask *ask = rh_mem_alloc(sizeof(*ask) + room.len + user.len + type.len + id.len +
                                       request_id.len + meta.len);
@@ -72,7 +59,7 @@ struct rh_ask *rh_ask_make(struct rh_shard *sh, const struct rh_session *session
     ask->request_len = (uint16_t)request_id.len;
     ask->meta_len = meta.len;
     ask->room_hash = rh_hash(&sh->env->hash_key, room.at, room.len);
-    ask->user_hash = session->user->node.hash;
+    ask->user_hash = asker->node.hash;
     ask->conn = c ? (uint64_t)c->gen << 32 | c->slot : NOBODY;
     rh_list_init(&ask->held);
     at = append(append(append(ask->bytes, room), user), type);
@@ -127,8 +114,10 @@ void rh_ask_send(struct rh_shard *sh, struct rh_ask *take_ask)
     struct rh_conn *c = asker(sh, take_ask);
     int rc;
 
-    if (c && c->session)
+    if (c && c->session) {
         c->session->asks++;
+        rh_assert(c->session->asks); /* no more than rooms of a user, and RH_ASKS_MAX */
+    }
     take_ask->cost = rh_ask_cost(take_ask);
     if (home == sh->tid) {
         rh_room_handle(sh, take_ask);

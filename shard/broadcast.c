@@ -10,8 +10,8 @@
  *              other, so that everyone gets them in one order. It is for whom was connected when
  *              it arrived: a session that was attached later is passed over, wherever its slot lies.
  * Counting     A user counts once, if it has a connection that matches; what a slow one of these
- *              drops it is told as lost. Each broadcast has a number on this shard, and the user
- *              remembers the last one.
+ *              drops it is told as lost. Each broadcast has a number on this shard, and a user
+ *              that has more than one session remembers the last one.
  * Without      At the asker's shard nothing is sent and the answer is 503; at another one nobody
  *  memory      there gets it, and the answer says that it is partial.
  * Limits       RH_BROADCASTS_MAX of one shard's clients unfinished; then the next asker is not read
@@ -57,20 +57,6 @@ struct asked {
 
 /* ---- whom it is for ---- */
 
-static struct rh_span type_of(const struct rh_extra *extra)
-{
-    if (!extra)
-        return (struct rh_span){0};
-    return (struct rh_span){extra->bytes + extra->device_len, extra->type_len};
-}
-
-static struct rh_span role_of(const struct rh_extra *extra)
-{
-    if (!extra)
-        return (struct rh_span){0};
-    return (struct rh_span){extra->bytes + extra->device_len + extra->type_len, extra->role_len};
-}
-
 /* Is it one of the values, or is there no filter? Returns through *ret_behind where the list ends. */
 static bool listed(const uint8_t *list, struct rh_span value, const uint8_t **ret_behind)
 {
@@ -100,8 +86,8 @@ static bool meant(const struct walk *w, const struct rh_session *s)
 {
     const uint8_t *behind;
 
-    return (!w->types || listed(w->types, type_of(s->extra), &behind)) &&
-           (!w->roles || listed(w->roles, role_of(s->extra), &behind));
+    return (!w->types || listed(w->types, rh_session_type(s), &behind)) &&
+           (!w->roles || listed(w->roles, rh_session_role(s), &behind));
 }
 
 /* ---- the walk ---- */
@@ -147,6 +133,16 @@ static void walk_end(struct rh_shard *sh, struct walk *w)
         rh_mesh_reply(sh->mesh, &request, &reply);
 }
 
+/* Is it its user's first one? Who never had two sessions has no other. */
+static bool is_new(const struct walk *w, struct rh_user_more *user)
+{
+    if (user && user->broadcast == w->number)
+        return false;
+    if (user)
+        user->broadcast = w->number;
+    return true;
+}
+
 static void hand_out(struct rh_shard *sh, struct walk *w, struct rh_conn *c)
 {
     struct rh_session *s = c->session;
@@ -154,10 +150,7 @@ static void hand_out(struct rh_shard *sh, struct walk *w, struct rh_conn *c)
     if (c->kind != RH_IS_WS || c->state != RH_CONN_OPEN || !s || s->attached > w->attached_max ||
         !meant(w, s))
         return;
-    if (s->user->broadcast != w->number) {
-        s->user->broadcast = w->number;
-        w->users++;
-    }
+    w->users += is_new(w, rh_session_user(s)->more);
     rh_conn_push(sh, c, w->h);
 }
 
@@ -432,12 +425,14 @@ static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request
 static enum rh_wire_error admit(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
                                 const struct order *o, uint32_t cost, const char **ret_why)
 {
-    if (!rh_rate_take(&rh_conn_user(c)->broadcast_ns, sh->now_ns / 60,
-                      sh->cfg->rooms_broadcasts_per_minute, 0)) {
+    struct rh_user_more *more = rh_user_more(rh_conn_user(c));
+
+    if (more && !rh_rate_take(&more->broadcast_ns, sh->now_ns / 60,
+                              sh->cfg->rooms_broadcasts_per_minute, 0)) {
         *ret_why = "too many broadcasts within a minute";
         return RH_WIRE_rate_limited;
     }
-    if (start(sh, c, request_id, o, cost))
+    if (more && start(sh, c, request_id, o, cost))
         return RH_WIRE_NONE;
     rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
     *ret_why = NO_MEMORY;
@@ -453,14 +448,13 @@ static bool may_start(const struct rh_shard *sh)
 int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                          unsigned *ret_shard)
 {
-    const struct rh_extra *extra = c->session->extra;
     enum rh_wire_error err;
     const char *why = NULL;
     struct order o;
     uint32_t cost;
 
-    if (!rh_span_eq(type_of(extra), RH_SPAN("admin")) &&
-        !rh_span_eq(role_of(extra), RH_SPAN("admin"))) {
+    if (!rh_span_eq(rh_session_type(c->session), RH_SPAN("admin")) &&
+        !rh_span_eq(rh_session_role(c->session), RH_SPAN("admin"))) {
         rh_respond_error(sh, c, env->request_id, RH_WIRE_forbidden, "only an admin may broadcast");
         return RH_OK;
     }

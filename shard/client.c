@@ -74,13 +74,30 @@ static void acknowledge(struct rh_shard *sh, struct rh_conn *c, const struct rh_
         rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
 }
 
-/* security.rate_limit: false closes it. */
+static void no_memory(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+    rh_conn_close(sh, c, 1013, "out of memory");
+}
+
+/* security.rate_limit. False: it has been closed. */
 static bool within_rate(struct rh_shard *sh, struct rh_conn *c)
 {
     uint32_t rate = sh->cfg->security_rate_limit_messages_per_second;
     uint32_t burst = sh->cfg->security_rate_limit_burst;
+    struct rh_session_more *more;
 
-    return !rate || rh_rate_take(&c->session->rate_ns, sh->now_ns, rate, burst ? burst : rate);
+    if (!rate)
+        return true;
+    more = rh_session_more(c->session);
+    if (!more) {
+        no_memory(sh, c);
+        return false;
+    }
+    if (rh_rate_take(&more->rate_ns, sh->now_ns, rate, burst ? burst : rate))
+        return true;
+    rh_conn_close(sh, c, 4429, "too many messages");
+    return false;
 }
 
 /* False: the message waits for a credit of *ret_shard, nothing was done. */
@@ -127,8 +144,7 @@ static void text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size
         hold(sh, c, copy, to);
         return;
     }
-    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-    rh_conn_close(sh, c, 1013, "out of memory");
+    no_memory(sh, c);
 }
 
 /* A whole message that was put together; the block is used up or kept. */
@@ -164,7 +180,7 @@ static void whole_message(struct rh_shard *sh, struct rh_conn *c, const struct r
     if (c->kind == RH_IS_ECHO)
         send_frame(sh, c, ev->opcode, ev->data, ev->len);
     else if (!within_rate(sh, c))
-        rh_conn_close(sh, c, 4429, "too many messages");
+        return;
     else if (ev->opcode == RH_WS_BINARY)
         invalid(sh, c, (struct rh_span){0}, NOT_TEXT);
     else
@@ -183,12 +199,6 @@ static void protocol_error(struct rh_shard *sh, struct rh_conn *c, unsigned code
         rh_conn_close(sh, c, code, why);
 }
 
-static void no_memory(struct rh_shard *sh, struct rh_conn *c)
-{
-    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-    rh_conn_close(sh, c, 1013, "out of memory");
-}
-
 /* A whole message that came compressed. */
 static void compressed_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
                                const uint8_t *at, size_t len)
@@ -197,10 +207,8 @@ static void compressed_message(struct rh_shard *sh, struct rh_conn *c, uint8_t o
     const char *why;
     unsigned code;
 
-    if (c->kind == RH_IS_WS && !within_rate(sh, c)) {
-        rh_conn_close(sh, c, 4429, "too many messages");
+    if (c->kind == RH_IS_WS && !within_rate(sh, c))
         return;
-    }
     code = rh_squeeze_inflate(sh, c, at, len, opcode == RH_WS_TEXT, &message, &why);
     if (code == 1013) {
         no_memory(sh, c);
@@ -232,7 +240,6 @@ static void finish_message(struct rh_shard *sh, struct rh_conn *c, const struct 
         rh_block_give(&sh->stock.blocks, message);
     } else if (message && !within_rate(sh, c)) {
         rh_block_give(&sh->stock.blocks, message);
-        rh_conn_close(sh, c, 4429, "too many messages");
     } else if (message) {
         text_block(sh, c, message);
     } else {

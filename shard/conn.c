@@ -477,8 +477,7 @@ void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
 /* What counts in the bounds: `messages` and `bytes` stand in the queue, or are parked. */
 static bool reaches(const struct rh_conn *c, uint64_t messages, uint64_t bytes)
 {
-    const struct rh_session *s =
-        c->replaying ? c->session : NULL; /* only then something is parked */
+    const struct rh_session_more *s = c->replaying ? c->session->more : NULL;
 
     return c->out->messages + (s ? s->parked : 0) >= messages ||
            c->out->bytes + (s ? s->parked_bytes : 0) >= bytes;

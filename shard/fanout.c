@@ -380,7 +380,7 @@ static void hand_out(struct rh_shard *sh, struct rh_sub *sub, const struct carri
 
         if (m->number < first || (m->seq && m->seq <= sub->seq))
             continue;
-        if (m->excluded != sub->session->user) {
+        if (!m->excluded || m->excluded != rh_session_user(sub->session)) {
             if (sub->replay)
                 rh_sub_park(sh, sub, m->h);
             else

@@ -84,8 +84,8 @@ void rh_replay_start(struct rh_sub *sub, struct rh_replay *take_replay, uint64_t
     rh_assert(!sub->replay && take_replay->count && rh_list_empty(&sub->waiting));
     take_replay->seq = seq;
     sub->replay = take_replay;
-    rh_list_add(&s->behind, &sub->waiting);
-    s->replaying++;
+    rh_list_add(&s->more->behind, &sub->waiting);
+    s->more->replaying++;
     s->conn->replaying = true;
 }
 
@@ -96,9 +96,9 @@ static struct rh_replay *unlink_replay(struct rh_sub *sub)
     struct rh_replay *r = sub->replay;
 
     for (uint32_t i = r->count - r->live; i < r->count; i++)
-        s->parked_bytes -= (*place(r, i))->msg->frame_len;
-    s->parked -= r->live;
-    if (--s->replaying == 0 && s->conn)
+        s->more->parked_bytes -= (*place(r, i))->msg->frame_len;
+    s->more->parked -= r->live;
+    if (--s->more->replaying == 0 && s->conn)
         s->conn->replaying = false;
     rh_list_del(&sub->waiting);
     sub->replay = NULL;
@@ -193,8 +193,8 @@ void rh_sub_park(struct rh_shard *sh, struct rh_sub *sub, struct rh_handle *h)
     *place(sub->replay, sub->replay->count++) = h;
     sub->replay->live++;
     sub->replay->behind += sub->replay->lost_count > 0;
-    s->parked++;
-    s->parked_bytes += msg->frame_len;
+    s->more->parked++;
+    s->more->parked_bytes += msg->frame_len;
 }
 
 /* ---- into the queue ---- */
@@ -220,8 +220,8 @@ static bool hand_out_one(struct rh_shard *sh, struct rh_sub *sub)
     r->head++;
     if (r->live == r->count--) {
         r->live--;
-        s->parked--;
-        s->parked_bytes -= h->msg->frame_len;
+        s->more->parked--;
+        s->more->parked_bytes -= h->msg->frame_len;
     } else {
         rh_stat_add(&sh->stats, RH_STAT_messages_replayed, 1);
     }
@@ -285,14 +285,14 @@ void rh_session_pump(struct rh_shard *sh, struct rh_session *s)
     uint64_t before = sh->stock.bytes;
     struct rh_conn *c = s->conn;
 
-    if (!c || c->state != RH_CONN_OPEN)
+    if (!c || c->state != RH_CONN_OPEN || !s->more)
         return;
-    while (!rh_list_empty(&s->behind) && (!c->out || c->out->missed < PUMP_MESSAGES) &&
+    while (!rh_list_empty(&s->more->behind) && (!c->out || c->out->missed < PUMP_MESSAGES) &&
            sh->stock.bytes - before < PUMP_BYTES) {
-        struct rh_sub *sub = rh_container_of(s->behind.next, struct rh_sub, waiting);
+        struct rh_sub *sub = rh_container_of(s->more->behind.next, struct rh_sub, waiting);
 
         rh_list_del(&sub->waiting); /* to the end: the others' turn */
-        rh_list_add(&s->behind, &sub->waiting);
+        rh_list_add(&s->more->behind, &sub->waiting);
         if (!hand_out(sh, sub, TURN))
             return;
     }

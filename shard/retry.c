@@ -35,7 +35,7 @@ static struct waiter *waiter_at(struct rh_retry *r, uint32_t i)
 }
 
 /* Is there a device that takes a message? */
-static bool has_room(const struct rh_shard *sh, const struct rh_user *user)
+static bool has_room(const struct rh_shard *sh, struct rh_user *user)
 {
     const struct rh_session *s = NULL;
 
@@ -45,9 +45,9 @@ static bool has_room(const struct rh_shard *sh, const struct rh_user *user)
     return false;
 }
 
-bool rh_retry_wanted(const struct rh_shard *sh, const struct rh_user *user)
+bool rh_retry_wanted(const struct rh_shard *sh, struct rh_user *user)
 {
-    if (rh_unlikely(user->retry))
+    if (rh_unlikely(rh_user_retry(user)))
         return true;
     return sh->cfg->limits_slow_consumer == RH_SLOW_NEWEST && sh->cfg->retry_max_retries &&
            !has_room(sh, user);
@@ -102,7 +102,7 @@ static void set_alarm(struct rh_shard *sh, struct rh_retry *r)
 /* Takes the first one out; frees what is empty then. */
 static struct rh_handle *pop(struct rh_shard *sh, struct rh_user *user)
 {
-    struct rh_retry *r = user->retry;
+    struct rh_retry *r = user->more->retry;
     struct rh_handle *h = waiter_at(r, 0)->h;
 
     r->head++;
@@ -110,7 +110,7 @@ static struct rh_handle *pop(struct rh_shard *sh, struct rh_user *user)
     if (--r->count == 0) {
         rh_alarm_clear(sh, &r->alarm);
         rh_mem_free(r);
-        user->retry = NULL;
+        user->more->retry = NULL;
     }
     return h;
 }
@@ -154,12 +154,12 @@ static void ring(struct rh_shard *sh, struct rh_alarm *alarm)
 
     rh_user_pin(user);
     count_tries(sh, r);
-    while (user->retry && has_room(sh, user))
+    while (rh_user_retry(user) && has_room(sh, user))
         send_first(sh, user);
-    while (user->retry && spent(sh, waiter_at(user->retry, 0)))
+    while (rh_user_retry(user) && spent(sh, waiter_at(user->more->retry, 0)))
         drop_first(sh, user);
-    if (user->retry)
-        set_alarm(sh, user->retry);
+    if (rh_user_retry(user))
+        set_alarm(sh, user->more->retry);
     rh_user_unpin(sh, user);
 }
 
@@ -167,9 +167,10 @@ static void ring(struct rh_shard *sh, struct rh_alarm *alarm)
 
 static struct rh_retry *retry_of(struct rh_user *user)
 {
-    struct rh_retry *r = user->retry;
+    struct rh_user_more *more = rh_user_more(user);
+    struct rh_retry *r = more ? more->retry : NULL;
 
-    if (r)
+    if (!more || r)
         return r;
     r = rh_mem_alloc(sizeof(*r));
     if (!r)
@@ -178,7 +179,7 @@ static struct rh_retry *retry_of(struct rh_user *user)
     r->user = user;
     r->head = 0;
     r->count = 0;
-    user->retry = r;
+    more->retry = r;
     return r;
 }
 
@@ -203,7 +204,7 @@ int rh_retry_add(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h)
 
 void rh_retry_drop(struct rh_shard *sh, struct rh_user *user)
 {
-    while (user->retry) {
+    while (rh_user_retry(user)) {
         rh_handle_unref(&sh->stock.handles, pop(sh, user));
         rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_stat_add(&sh->stats, RH_STAT_failures_user_offline, 1);

@@ -343,50 +343,111 @@ void rh_branches_fini(struct rh_shard *sh);
 
 /* ---- session.c, subscribe.c: a user's shard ---- */
 
-/* What few connections have. */
-struct rh_extra {
-    char trace_id[32]; /* of the handshake's traceparent; trace_id[0] == 0: none */
-    uint8_t device_len, type_len, role_len;
-    char bytes[]; /* device, user_type, role */
-};
+#define RH_SESSION_ID   32 /* hex digits */
+#define RH_TRACE_ID_LEN 32
 
-struct rh_session {
-    struct rh_list of_user;  /* struct rh_user.sessions */
-    struct rh_list detached; /* struct rh_shard.detached, oldest first */
-    struct rh_user *user;
-    struct rh_conn *conn;   /* its live end, or one that is closing and still sends; or NULL */
-    struct rh_extra *extra; /* or NULL */
+/* What a session needs for rooms, for a rate, or to know what its client said of itself. */
+struct rh_session_more {
     struct rh_list subs;
     struct rh_list behind; /* struct rh_sub.waiting: those that still get what they missed */
-    uint64_t attached;     /* the shard's count of attachments: how old its connection is */
     uint64_t rate_ns;      /* security.rate_limit */
-    uint64_t detached_ms;  /* since when it has no live connection; 0: it has one */
-    uint32_t asks;         /* unanswered, of its present connection */
+    uint32_t rooms;        /* subs in struct rh_shard.subs: of different rooms */
     uint32_t parked;       /* live messages behind missed ones: they count in the queue's bounds */
     uint32_t parked_bytes;
     uint32_t replaying; /* subscriptions that still get what they missed */
-    uint8_t id[16];
+    uint8_t trace_len;  /* of the handshake's traceparent: 0 or RH_TRACE_ID_LEN */
+    uint8_t device_len, type_len, role_len;
+    char bytes[]; /* trace id, device, user_type, role */
 };
+
+static inline struct rh_user *rh_session_user(const struct rh_session *s)
+{
+    return s->is_first ? rh_container_of(s, struct rh_user, first)
+                       : rh_container_of(s, struct rh_other_session, s)->user;
+}
 
 /* Has it a connection that is open? That is then one of its user's devices. */
 static inline bool rh_session_is_live(const struct rh_session *s)
 {
-    return s->conn && !s->detached_ms;
+    return s->conn && !s->is_detached;
+}
+
+static inline bool rh_session_has_subs(const struct rh_session *s)
+{
+    return s->more && !rh_list_empty(&s->more->subs);
+}
+
+/* What its client said of itself; may be empty. */
+static inline struct rh_span rh_session_trace(const struct rh_session *s)
+{
+    return s->more ? (struct rh_span){s->more->bytes, s->more->trace_len} : (struct rh_span){0};
+}
+
+static inline struct rh_span rh_session_device(const struct rh_session *s)
+{
+    const struct rh_session_more *m = s->more;
+
+    return m ? (struct rh_span){m->bytes + m->trace_len, m->device_len} : (struct rh_span){0};
+}
+
+static inline struct rh_span rh_session_type(const struct rh_session *s)
+{
+    const struct rh_session_more *m = s->more;
+
+    return m ? (struct rh_span){m->bytes + m->trace_len + m->device_len, m->type_len}
+             : (struct rh_span){0};
+}
+
+static inline struct rh_span rh_session_role(const struct rh_session *s)
+{
+    const struct rh_session_more *m = s->more;
+
+    return m ? (struct rh_span){m->bytes + m->trace_len + m->device_len + m->type_len, m->role_len}
+             : (struct rh_span){0};
 }
 
 /* Whose device it is; NULL: nobody's (any more). */
 static inline struct rh_user *rh_conn_user(const struct rh_conn *c)
 {
-    return c->session && rh_session_is_live(c->session) ? c->session->user : NULL;
+    return c->session && rh_session_is_live(c->session) ? rh_session_user(c->session) : NULL;
 }
 
 /* The sessions of a user, one after the other: behind NULL the first, NULL behind the last. */
-static inline struct rh_session *rh_session_next(const struct rh_user *user,
-                                                 const struct rh_session *s)
+static inline struct rh_session *rh_session_next(struct rh_user *user, const struct rh_session *s)
 {
-    const struct rh_list *at = s ? s->of_user.next : user->sessions.next;
+    const struct rh_list *at;
 
-    return at == &user->sessions ? NULL : rh_container_of(at, struct rh_session, of_user);
+    if (!s && user->first.number)
+        return &user->first;
+    if (!user->more)
+        return NULL;
+    at = s && !s->is_first ? rh_container_of(s, struct rh_other_session, s)->of_user.next
+                           : user->more->others.next;
+    return at == &user->more->others ? NULL
+                                     : &rh_container_of(at, struct rh_other_session, of_user)->s;
+}
+
+static inline uint32_t rh_user_devices(const struct rh_user *user)
+{
+    return rh_session_is_live(&user->first) + (user->more ? user->more->devices : 0);
+}
+
+static inline uint32_t rh_user_detached(const struct rh_user *user)
+{
+    return user->first.is_detached + (user->more ? user->more->detached : 0);
+}
+
+/* Rooms in which it has a subscription. */
+static inline uint32_t rh_user_rooms(const struct rh_user *user)
+{
+    const struct rh_session_more *only = user->first.more;
+
+    return user->more ? user->more->rooms : only ? only->rooms : 0;
+}
+
+static inline struct rh_retry *rh_user_retry(const struct rh_user *user)
+{
+    return user->more ? user->more->retry : NULL;
 }
 
 enum rh_sub_state {
@@ -436,8 +497,15 @@ struct rh_sub {
 
 /* session.c */
 struct rh_session *rh_session_create(struct rh_shard *sh, struct rh_user *user);
-/* The user's session of that id; NULL: none (id is 32 hex digits, or it is none). */
-struct rh_session *rh_session_find(const struct rh_user *user, struct rh_span id);
+/* The name by which clients know it: nobody else can guess it. */
+void rh_session_id(const struct rh_shard *sh, const struct rh_session *s, char dst[RH_SESSION_ID]);
+/* The user's session of that id; NULL: none. */
+struct rh_session *rh_session_find(const struct rh_shard *sh, struct rh_user *user,
+                                   struct rh_span id);
+/* What few sessions have, made if need be. NULL: no memory. */
+struct rh_session_more *rh_session_more(struct rh_session *s);
+/* Keeps what its client says of itself. False: no memory, nothing changed. */
+bool rh_session_identify(struct rh_session *s, const struct rh_arrival *a);
 void rh_session_attach(struct rh_shard *sh, struct rh_session *s, struct rh_conn *c);
 /* Undoes an attach: its connection has not been opened, and may have been cut. */
 void rh_session_unattach(struct rh_shard *sh, struct rh_session *s);

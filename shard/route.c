@@ -64,7 +64,7 @@ static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
     struct rh_handle *h;
     int rc;
 
-    if (!user || !user->devices) {
+    if (!user || !rh_user_devices(user)) {
         rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_msg_drop_any(take_msg);
         return RH_WIRE_user_offline;

@@ -19,6 +19,7 @@
 #include "core/err.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/rand.h"
 #include "shard/gather.h"
 #include "shard/room_int.h"
 
@@ -200,6 +201,7 @@ int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_list
         rh_list_init(&sh->credit[i]);
     rh_prng_init(&sh->prng);
     rh_idgen_init(&sh->ids, &sh->prng);
+    rh_rand_bytes(sh->session_keys, sizeof(sh->session_keys));
     clocks_init(sh);
     rc = shard_init(sh, take_listeners, fault);
     if (rc < 0) {

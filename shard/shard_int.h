@@ -1,4 +1,4 @@
-/* shard/shard_int.h - the bodies of a shard, a connection and a user; stays inside this folder.
+/* shard/shard_int.h - the bodies of a shard, a connection, a user and a session; stays inside this folder.
  *
  * Everything here belongs to the shard's thread. A connection lives in a slot of a slab; its slot
  * and generation go into the tag of every operation, and the slot is used again only when no
@@ -23,6 +23,7 @@
 #ifndef RH_SHARD_INT_H
 #define RH_SHARD_INT_H
 
+#include "core/hash.h"
 #include "core/hubtime.h"
 #include "core/id.h"
 #include "core/limits.h"
@@ -73,6 +74,8 @@ struct rh_arrival;
 struct rh_lost;
 struct rh_retry;
 struct rh_session;
+struct rh_session_more;
+struct rh_user;
 struct rh_envelope;
 
 enum rh_conn_kind {
@@ -155,20 +158,54 @@ struct rh_conn {
 _Static_assert(sizeof(struct rh_conn) == 2 * RH_CACHE_LINE, "a connection is two cache lines");
 _Static_assert(offsetof(struct rh_conn, session) == RH_CACHE_LINE, "sending touches one of them");
 
+/* A client, also between two connections (shard/session.c). What an idle one does not need is behind
+ * `more`: a user with one connection is one block of memory. Numbers last for 13 years of 10,000
+ * sessions a second; asks are as many as a user may have rooms, and RH_ASKS_MAX. */
+struct rh_session {
+    struct rh_conn *conn; /* its live end, or one that is closing and still sends; or NULL */
+    struct rh_session_more *more; /* made when it is first needed; NULL: not yet */
+    uint64_t number : 42;     /* on this shard in this run; 0: a place for a session, no session */
+    uint64_t asks : 20;       /* unanswered, of its present connection */
+    uint64_t is_first : 1;    /* struct rh_user.first */
+    uint64_t is_detached : 1; /* it waits to be resumed */
+    union {
+        uint64_t attached;    /* the shard's count of attachments: how old its connection is */
+        uint64_t detached_ms; /* since when */
+    };
+    struct rh_list detached; /* struct rh_shard.detached, oldest first */
+};
+
+_Static_assert(sizeof(struct rh_session) == 48, "every user has one");
+
+/* Those that a user has besides its first one. */
+struct rh_other_session {
+    struct rh_session s;
+    struct rh_user *user;
+    struct rh_list of_user; /* struct rh_user_more.others */
+};
+
+/* What few users have. */
+struct rh_user_more {
+    struct rh_list others;  /* in the order in which they began */
+    struct rh_retry *retry; /* direct messages that found no room (shard/retry.c); or NULL */
+    uint64_t broadcast;     /* the last one that it was counted for */
+    uint64_t broadcast_ns;  /* rooms.broadcasts_per_minute, as a rate */
+    uint32_t devices;       /* of the others: with a live connection ... */
+    uint32_t detached;      /* ... and detached */
+    uint32_t rooms;         /* in which any of its sessions has a subscription */
+};
+
 /* Exists while it has a session, or a pin. */
 struct rh_user {
-    struct rh_map_node node; /* struct rh_shard.users, by hash of the name */
-    struct rh_list sessions; /* struct rh_session.of_user */
-    struct rh_retry *retry;  /* direct messages that found no room (shard/retry.c); or NULL */
-    uint32_t devices;        /* sessions with a live connection */
-    uint32_t detached;       /* sessions that wait to be resumed */
-    uint32_t room_count;     /* rooms in which it has a subscription */
-    uint32_t pins;           /* somebody walks over its sessions: not to be freed */
-    uint64_t broadcast;      /* the last one that it was counted for */
-    uint64_t broadcast_ns;   /* rooms.broadcasts_per_minute, as a rate */
+    struct rh_map_node node;   /* struct rh_shard.users, by hash of the name */
+    struct rh_session first;   /* used again when it is free */
+    struct rh_user_more *more; /* made when it is first needed; NULL: it had never two sessions */
+    uint8_t pins;              /* somebody walks over its sessions: not to be freed */
     uint8_t name_len;
     char name[];
 };
+
+_Static_assert(offsetof(struct rh_user, name) == 74, "with a name of 22 bytes it fits 96");
 
 /* A date of something that is no connection: a timer that knows what it is for. */
 struct rh_alarm {
@@ -234,21 +271,23 @@ struct rh_shard {
     struct rh_list unreported;             /* branches that owe their home a FANNED */
     struct rh_stray strays[RH_STRAYS_MAX]; /* likewise, of branches that have gone */
     unsigned stray_count;
-    struct rh_list held_rooms;  /* with asks that wait */
-    struct rh_list empty_rooms; /* without members, the longest first */
-    uint64_t room_bytes;        /* histories and metas of all rooms together */
-    uint32_t held_own;          /* of these asks: our own clients' ... */
-    uint64_t held_own_bytes;    /* ... and what they would be charged */
-    struct rh_list detached;    /* sessions without a connection, oldest first */
-    struct rh_list wanted;      /* subscriptions that wait for a credit */
-    struct rh_list ending;      /* subscriptions whose end is still to be told */
-    struct rh_list broadcasts;  /* being handed out, oldest first (shard/broadcast.c) */
-    struct rh_list gathers;     /* questions to all shards that are out (shard/gather.c) */
-    uint32_t broadcasts_out;    /* of this shard's clients, unfinished */
-    uint64_t broadcast_count;   /* that came here so far; the number of the last one */
-    uint64_t attachments;       /* connections that sessions have got so far */
-    uint64_t sessions;          /* that exist */
-    bool more_fanout;           /* work is left for the next pass */
+    struct rh_list held_rooms;          /* with asks that wait */
+    struct rh_list empty_rooms;         /* without members, the longest first */
+    uint64_t room_bytes;                /* histories and metas of all rooms together */
+    uint32_t held_own;                  /* of these asks: our own clients' ... */
+    uint64_t held_own_bytes;            /* ... and what they would be charged */
+    struct rh_list detached;            /* sessions without a connection, oldest first */
+    struct rh_list wanted;              /* subscriptions that wait for a credit */
+    struct rh_list ending;              /* subscriptions whose end is still to be told */
+    struct rh_list broadcasts;          /* being handed out, oldest first (shard/broadcast.c) */
+    struct rh_list gathers;             /* questions to all shards that are out (shard/gather.c) */
+    uint32_t broadcasts_out;            /* of this shard's clients, unfinished */
+    uint64_t broadcast_count;           /* that came here so far; the number of the last one */
+    uint64_t attachments;               /* connections that sessions have got so far */
+    uint64_t sessions;                  /* that exist */
+    uint64_t session_number;            /* of the last one that began */
+    struct rh_hash_key session_keys[2]; /* secrets of this run: they make numbers into ids */
+    bool more_fanout;                   /* work is left for the next pass */
 
     struct rh_conn *slabs[RH_SLABS_MAX];
     uint32_t slab_count;
@@ -471,7 +510,7 @@ bool rh_slow_tell(struct rh_shard *sh, struct rh_conn *c);
 /* ---- retry.c: direct messages that found no room on any device (drop_newest) ---- */
 
 /* Has the user such messages, or no device with room? Then this one has to go there, too. */
-bool rh_retry_wanted(const struct rh_shard *sh, const struct rh_user *user);
+bool rh_retry_wanted(const struct rh_shard *sh, struct rh_user *user);
 /* Takes a use of the message over. RH_EFULL: too many wait; RH_ENOMEM. */
 int rh_retry_add(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h);
 void rh_retry_drop(struct rh_shard *sh, struct rh_user *user); /* its last connection has gone */
@@ -519,6 +558,8 @@ struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const cha
                              size_t len);
 /* The same, made if need be, and pinned. NULL: no memory. */
 struct rh_user *rh_user_take(struct rh_shard *sh, uint64_t hash, const char *name, size_t len);
+/* What few users have, made if need be. NULL: no memory. */
+struct rh_user_more *rh_user_more(struct rh_user *user);
 void rh_user_pin(struct rh_user *user);
 void rh_user_unpin(struct rh_shard *sh, struct rh_user *user); /* may free it */
 

@@ -20,7 +20,7 @@
  *            branches, so that it learns of deleted rooms.
  * Invariants (1) state ACTIVE => branch and session.  (2) in sh->subs <=> it has a session and is not
  *            DELETED.  (3) waiting is on sh->wanted only in state WANTED with an open connection.
- *            (4) user->room_count == different rooms of its subscriptions in sh->subs.
+ *            (4) rh_user_rooms == different rooms of its subscriptions in sh->subs.
  * Limits     WANTED_A_PASS of those that wait are looked at in a pass.
  */
 #include <string.h>
@@ -31,11 +31,6 @@
 #define NO_MEMORY     "out of memory, try again"
 #define WANTED_A_PASS 1024
 #define JOIN_COST     (sizeof(struct rh_ask) + 3 * RH_NAME_MAX) /* at most */
-
-static bool is_open(const struct rh_session *s)
-{
-    return s->conn && !s->detached_ms;
-}
 
 /* ---- the map of a shard's subscriptions, by user and room ---- */
 
@@ -53,7 +48,7 @@ static bool is_named(const struct rh_sub *sub, struct rh_span room)
 struct rh_sub *rh_sub_find(const struct rh_shard *sh, const struct rh_session *s,
                            uint64_t room_hash, struct rh_span room)
 {
-    struct rh_map_node *node = rh_map_first(&sh->subs, sub_hash(s->user, room_hash));
+    struct rh_map_node *node = rh_map_first(&sh->subs, sub_hash(rh_session_user(s), room_hash));
 
     for (; node; node = rh_map_again(node)) {
         struct rh_sub *sub = rh_container_of(node, struct rh_sub, node);
@@ -72,7 +67,7 @@ static bool user_has(const struct rh_shard *sh, const struct rh_user *user, uint
     for (; node; node = rh_map_again(node)) {
         const struct rh_sub *sub = rh_container_of(node, struct rh_sub, node);
 
-        if (sub->session->user == user && is_named(sub, room))
+        if (rh_session_user(sub->session) == user && is_named(sub, room))
             return true;
     }
     return false;
@@ -81,31 +76,36 @@ static bool user_has(const struct rh_shard *sh, const struct rh_user *user, uint
 bool rh_sub_over_limit(const struct rh_shard *sh, const struct rh_user *user, uint64_t room_hash,
                        struct rh_span room)
 {
-    return user->room_count >= sh->cfg->rooms_per_user && !user_has(sh, user, room_hash, room);
+    return rh_user_rooms(user) >= sh->cfg->rooms_per_user && !user_has(sh, user, room_hash, room);
 }
 
 static void map_add(struct rh_shard *sh, struct rh_sub *sub)
 {
-    struct rh_user *user = sub->session->user;
+    struct rh_user *user = rh_session_user(sub->session);
 
-    if (!user_has(sh, user, sub->room_hash, (struct rh_span){sub->name, sub->name_len}))
-        user->room_count++;
+    sub->session->more->rooms++;
+    if (user->more)
+        user->more->rooms +=
+            !user_has(sh, user, sub->room_hash, (struct rh_span){sub->name, sub->name_len});
     rh_map_add(&sh->subs, &sub->node, sub_hash(user, sub->room_hash));
 }
 
 static void map_del(struct rh_shard *sh, struct rh_sub *sub)
 {
-    struct rh_user *user = sub->session->user;
+    struct rh_user *user = rh_session_user(sub->session);
 
     rh_map_del(&sh->subs, &sub->node);
-    if (!user_has(sh, user, sub->room_hash, (struct rh_span){sub->name, sub->name_len}))
-        user->room_count--;
+    sub->session->more->rooms--;
+    if (user->more)
+        user->more->rooms -=
+            !user_has(sh, user, sub->room_hash, (struct rh_span){sub->name, sub->name_len});
 }
 
 struct rh_sub *rh_sub_create(struct rh_shard *sh, struct rh_session *s, uint64_t room_hash,
                              struct rh_span room)
 {
-    struct rh_sub *sub = rh_mem_alloc(sizeof(*sub) + room.len);
+    struct rh_session_more *more = rh_session_more(s);
+    struct rh_sub *sub = more ? rh_mem_alloc(sizeof(*sub) + room.len) : NULL;
 
     if (!sub)
         return NULL;
@@ -117,7 +117,7 @@ struct rh_sub *rh_sub_create(struct rh_shard *sh, struct rh_session *s, uint64_t
     sub->name_len = (uint8_t)room.len;
     memcpy(sub->name, room.at, room.len);
     rh_list_init(&sub->waiting);
-    rh_list_add(&s->subs, &sub->of_session);
+    rh_list_add(&more->subs, &sub->of_session);
     map_add(sh, sub);
     return sub;
 }
@@ -226,7 +226,7 @@ static void drop(struct rh_shard *sh, struct rh_sub *sub)
 
 void rh_subs_fini(struct rh_shard *sh, struct rh_session *s)
 {
-    struct rh_list *subs = s ? &s->subs : &sh->ending;
+    struct rh_list *subs = s ? &s->more->subs : &sh->ending;
 
     while (!rh_list_empty(subs)) {
         struct rh_sub *sub = s ? rh_container_of(subs->next, struct rh_sub, of_session)
@@ -242,7 +242,7 @@ void rh_subs_fini(struct rh_shard *sh, struct rh_session *s)
 /* Its room is gone, which nobody has told an open connection yet; nothing of it is out. */
 static void tell_gone(struct rh_shard *sh, struct rh_sub *sub)
 {
-    struct rh_conn *c = is_open(sub->session) ? sub->session->conn : NULL;
+    struct rh_conn *c = rh_session_is_live(sub->session) ? sub->session->conn : NULL;
 
     map_del(sh, sub);
     sub->state = RH_SUB_DELETED;
@@ -255,7 +255,7 @@ static void tell_gone(struct rh_shard *sh, struct rh_sub *sub)
 
 void rh_sub_over(struct rh_shard *sh, struct rh_sub *sub)
 {
-    struct rh_conn *c = is_open(sub->session) ? sub->session->conn : NULL;
+    struct rh_conn *c = rh_session_is_live(sub->session) ? sub->session->conn : NULL;
 
     rh_branch_del(sh, sub);
     set_counted(sh, sub, false);
@@ -265,7 +265,7 @@ void rh_sub_over(struct rh_shard *sh, struct rh_sub *sub)
         return;
     if (sub->asking)
         return;
-    if (sub->restore || !is_open(sub->session))
+    if (sub->restore || !rh_session_is_live(sub->session))
         tell_gone(sh, sub);
     else
         drop(sh, sub);
@@ -359,7 +359,7 @@ static void catch_up(struct rh_shard *sh, struct rh_sub *sub)
         finish(sh, sub);
         return;
     }
-    if (!is_open(sub->session)) {
+    if (!rh_session_is_live(sub->session)) {
         if (sub->live)
             tell_detached(sh, sub);
     } else if (sub->restore) {
@@ -372,7 +372,7 @@ static void catch_up(struct rh_shard *sh, struct rh_sub *sub)
 static void flush(struct rh_shard *sh, struct rh_sub *sub)
 {
     sub->asking = true; /* so that it stays */
-    if (sub->state == RH_SUB_ACTIVE && is_open(sub->session))
+    if (sub->state == RH_SUB_ACTIVE && rh_session_is_live(sub->session))
         rh_fanout_flush(sh, sub);
     if (sub->replay)
         rh_replay_flush(sh, sub);
@@ -398,7 +398,7 @@ static void refused(struct rh_shard *sh, struct rh_ask *ask)
 
     if (gone && sub->session && !sub->restore)
         flush(sh, sub);
-    moved = sub->session && (sub->restore || !is_open(sub->session));
+    moved = sub->session && (sub->restore || !rh_session_is_live(sub->session));
     if (gone)
         set_counted(sh, sub, false);
     if (gone && sub->branch)
@@ -509,7 +509,7 @@ void rh_sub_joined(struct rh_shard *sh, struct rh_ask *ask)
     if (!sub->session) {
         ask->sub = NULL;
         finish(sh, sub);
-    } else if (sub->restore || !is_open(sub->session)) {
+    } else if (sub->restore || !rh_session_is_live(sub->session)) {
         accepted_late(sh, sub, ask);
     } else if (activate(sh, sub, ask) < 0) {
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
@@ -532,7 +532,7 @@ void rh_sub_left(struct rh_shard *sh, struct rh_ask *ask)
     sub->asking = false;
     if (sub->session)
         flush(sh, sub);
-    if (sub->session && sub->named && is_open(sub->session))
+    if (sub->session && sub->named && rh_session_is_live(sub->session))
         join_anew(sh, sub);
     else
         drop(sh, sub);
@@ -542,7 +542,9 @@ void rh_sub_left(struct rh_shard *sh, struct rh_ask *ask)
 
 void rh_subs_detach(struct rh_shard *sh, struct rh_session *s)
 {
-    for (struct rh_list *at = s->subs.next; at != &s->subs; at = at->next) {
+    struct rh_list *end = s->more ? &s->more->subs : NULL;
+
+    for (struct rh_list *at = end ? end->next : NULL; at != end; at = at->next) {
         struct rh_sub *sub = rh_container_of(at, struct rh_sub, of_session);
 
         rh_replay_drop(sh, sub);
@@ -564,9 +566,10 @@ static void restore_later(struct rh_sub *sub)
 void rh_subs_resume(struct rh_shard *sh, struct rh_session *s)
 {
     struct rh_conn *c = s->conn;
+    struct rh_list *end = s->more ? &s->more->subs : NULL;
     struct rh_list *at, *next;
 
-    for (at = s->subs.next; c->state == RH_CONN_OPEN && at != &s->subs; at = next) {
+    for (at = end ? end->next : NULL; c->state == RH_CONN_OPEN && at != end; at = next) {
         struct rh_sub *sub = rh_container_of(at, struct rh_sub, of_session);
 
         next = at->next;

@@ -22,7 +22,9 @@ static struct rig {
     struct rh_shard_env env;
     struct rh_user *user;
     struct rh_conn *conns[RIG_CONNS];
-    struct rh_session sessions[RIG_CONNS];
+    struct rh_user_more more;
+    struct rh_other_session sessions[RIG_CONNS];
+    struct rh_session_more rooms[RIG_CONNS];
     struct ledger led[RIG_CONNS];
     char flight[RIG_CONNS][RIG_BYTES]; /* what is under way */
     size_t flight_len[RIG_CONNS];
@@ -122,8 +124,8 @@ void rh_session_leave(struct rh_shard *sh, struct rh_conn *c, unsigned code, boo
     struct rh_user *user = rh_conn_user(c);
 
     RH_OK_IF(user);
-    c->session->detached_ms = sh->now_ms;
-    if (--user->devices == 0)
+    c->session->is_detached = true;
+    if (--rig.more.devices == 0)
         rh_retry_drop(sh, user);
     rig.left++;
     rig.by_peer = by_peer;
@@ -141,6 +143,11 @@ void rh_session_settle(struct rh_shard *sh, struct rh_conn *c)
 void rh_session_pump(struct rh_shard *sh, struct rh_session *s)
 {
     rig.pumped++;
+}
+
+struct rh_user_more *rh_user_more(struct rh_user *user)
+{
+    return user->more;
 }
 
 void rh_user_pin(struct rh_user *user)
@@ -171,7 +178,7 @@ static inline void rig_begin(unsigned conns)
     RH_OK_IF(rh_config_create(&rig.cfg) == RH_OK && rh_limit_create(&rig.env.limits) == RH_OK);
     rig.cfg->limits_send_queue_messages = 8;
     rig.sh = sh = rh_mem_zalloc_aligned(sizeof(*sh));
-    rig.user = rh_mem_zalloc(sizeof(*rig.user) + 1);
+    rig.user = rh_mem_zalloc(sizeof(*rig.user));
     RH_OK_IF(sh && rig.user);
     sh->cfg = rig.cfg;
     sh->env = &rig.env;
@@ -185,17 +192,19 @@ static inline void rig_begin(unsigned conns)
     rh_wheel_init(&sh->wheel, sh->now_ms);
     rh_wheel_init(&sh->alarms, sh->now_ms);
     RH_OK_IF(rh_squeeze_init(&sh->stock.squeeze, &sh->stats, rig.cfg) == RH_OK);
-    rh_list_init(&rig.user->sessions);
+    rig.user->more = &rig.more;
+    rh_list_init(&rig.more.others);
     for (unsigned i = 0; i < conns; i++) {
         struct rh_conn *c = rh_conn_create(sh, RIG_FDS + (int)i, RH_IS_HTTP);
 
         RH_OK_IF(c);
         rh_conn_open(sh, c, RH_IS_WS);
-        c->session = &rig.sessions[i];
-        c->session->user = rig.user;
+        c->session = &rig.sessions[i].s;
+        c->session->more = &rig.rooms[i];
         c->session->conn = c;
-        rh_list_add(&rig.user->sessions, &c->session->of_user);
-        rig.user->devices++;
+        rig.sessions[i].user = rig.user;
+        rh_list_add(&rig.more.others, &rig.sessions[i].of_user);
+        rig.more.devices++;
         rig.conns[i] = c;
     }
     rh_mem_fail_nth(fail);
@@ -385,7 +394,7 @@ static inline void rig_end(void)
     RH_EQ_U64(sh->stock.messages, 0);
     RH_EQ_U64(sh->stock.bytes, 0);
     RH_EQ_U64(rig_stat(RH_STAT_retry_messages), 0);
-    RH_OK_IF(!rig.user->retry && !rig.user->pins);
+    RH_OK_IF(!rig.more.retry && !rig.user->pins);
     RH_EQ_INT(rh_limit_handshakes_any(rig.env.limits), 0);
     rh_conns_fini(sh);
     rh_out_stock_fini(&sh->stock);

@@ -213,7 +213,7 @@ static void conn_send(struct rh_conn *c, unsigned most, bool torn)
     got_lane(c, &c->out->high, &told);
     got_lane(c, &c->out->normal, &told);
     rh_outq_done(&rig.sh->stock, c->out, sent, NULL);
-    RH_EQ_INT(c->replaying, c->session && c->session->replaying);
+    RH_EQ_INT(c->replaying, c->session && c->session->more && c->session->more->replaying);
     if (c->replaying)
         rh_session_pump(rig.sh, c->session);
 }
@@ -265,7 +265,7 @@ int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lo
 
 bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c)
 {
-    return c->session->parked >= OVERFULL;
+    return c->session->more->parked >= OVERFULL;
 }
 
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
@@ -293,7 +293,7 @@ void rh_client_unhold(struct rh_shard *sh, struct rh_conn *c)
 
 void rh_retry_drop(struct rh_shard *sh, struct rh_user *user)
 {
-    user->retry = NULL;
+    user->more->retry = NULL;
     rig.retries++;
 }
 

@@ -14,9 +14,9 @@
 #define EVENTS 256
 
 struct person {
-    struct rh_session s;
+    struct rh_other_session o;
+    struct rh_session *s; /* its user's first one, or the other */
     struct rh_user *user;
-    bool owns; /* is the first of its user */
     struct rh_conn *c;
     char got[4096];
 };
@@ -45,7 +45,17 @@ static struct rig {
 
 static struct person *person_of(const struct rh_conn *c)
 {
-    return rh_container_of(c->session, struct person, s);
+    for (unsigned i = 0; i < rig.count; i++)
+        if (rig.people[i].s == c->session)
+            return &rig.people[i];
+    return NULL;
+}
+
+struct rh_user_more *rh_user_more(struct rh_user *user)
+{
+    if (!user->more)
+        user->more = rh_mem_zalloc(sizeof(*user->more));
+    return user->more;
 }
 
 int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
@@ -187,9 +197,13 @@ static void begin(void)
 static void end(void)
 {
     for (unsigned i = 0; i < rig.count; i++) {
-        if (rig.people[i].owns)
-            rh_mem_free(rig.people[i].user);
-        rh_mem_free(rig.people[i].s.extra);
+        struct person *p = &rig.people[i];
+
+        rh_mem_free(p->s->more);
+        if (!p->s->is_first)
+            continue;
+        rh_mem_free(p->user->more);
+        rh_mem_free(p->user);
     }
     for (unsigned k = 0; k < SHARDS; k++) {
         struct rh_shard *sh = rig.sh[k];
@@ -205,9 +219,9 @@ static void end(void)
     }
 }
 
-static struct rh_extra *extra_of(const char *device, const char *type, const char *role)
+static struct rh_session_more *more_of(const char *device, const char *type, const char *role)
 {
-    struct rh_extra *e =
+    struct rh_session_more *e =
         rh_mem_zalloc(sizeof(*e) + strlen(device) + strlen(type) + strlen(role) + 1);
 
     e->device_len = (uint8_t)strlen(device);
@@ -231,15 +245,18 @@ static struct person *connect_as(unsigned k, const struct person *same, const ch
     p->c->slot = slot;
     p->c->kind = RH_IS_WS;
     p->c->state = RH_CONN_OPEN;
-    p->c->session = &p->s;
-    p->s.conn = p->c;
-    p->s.attached = ++sh->attachments;
-    p->s.extra = *type || *role ? extra_of("phone", type, role) : NULL;
     p->user = same ? same->user : rh_mem_zalloc(sizeof(*p->user) + 8);
-    p->owns = !same;
-    if (p->owns)
+    p->s = same ? &p->o.s : &p->user->first;
+    if (same && !p->user->more)
+        p->user->more = rh_mem_zalloc(sizeof(*p->user->more));
+    if (!same)
         p->user->name_len = (uint8_t)sprintf(p->user->name, "u%u", rig.count);
-    p->s.user = p->user;
+    p->s->is_first = !same;
+    p->o.user = p->user;
+    p->c->session = p->s;
+    p->s->conn = p->c;
+    p->s->attached = ++sh->attachments;
+    p->s->more = *type || *role ? more_of("phone", type, role) : NULL;
     return p;
 }
 
@@ -361,7 +378,7 @@ RH_TEST(broadcast, it_is_for_who_was_there_when_it_came)
     ask_ok(boss, 0, "{\"content\":1}");
     RH_EQ_INT(rh_broadcast_run(rig.sh[0], 5), 5);
     late = connect_as(0, NULL, "", "");
-    rig.people[8].s.attached = ++rig.sh[0]->attachments; /* resumed */
+    rig.people[8].s->attached = ++rig.sh[0]->attachments; /* resumed */
     run_all();
     RH_EQ_STR(rig.said, "\"r\" {\"id\":\"made\",\"recipients\":10}");
     RH_OK_IF(!late->got[0] && !rig.people[8].got[0] && rig.people[9].got[0]);

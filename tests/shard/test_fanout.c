@@ -15,10 +15,9 @@
 
 struct client {
     struct rh_conn c;
-    struct rh_session s;
     struct rh_sub sub;
-    struct rh_user *user;
-    unsigned got[LOG]; /* numbers; a notice is 1000 + its number */
+    struct rh_user *user; /* with its only session */
+    unsigned got[LOG];    /* numbers; a notice is 1000 + its number */
     unsigned count, parked, ended;
 };
 
@@ -152,6 +151,7 @@ static void begin(bool own)
 
         cl->user = rh_mem_zalloc(sizeof(*cl->user) + 8);
         cl->user->node.hash = i + 1;
+        cl->user->first.is_first = true;
     }
 }
 
@@ -173,10 +173,9 @@ static uint64_t stat_of(enum rh_stat stat)
 static void fresh(struct client *cl, uint64_t seq)
 {
     cl->c.state = RH_CONN_OPEN;
-    cl->s.conn = &cl->c;
-    cl->s.user = cl->user;
+    cl->user->first.conn = &cl->c;
     memset(&cl->sub, 0, sizeof(cl->sub));
-    cl->sub.session = &cl->s;
+    cl->sub.session = &cl->user->first;
     cl->sub.state = RH_SUB_ACTIVE;
     cl->sub.room_hash = rig.room_hash;
     cl->sub.seq = seq;
@@ -295,7 +294,7 @@ RH_TEST(fanout, who_has_no_open_connection_is_left_alone)
 {
     begin(true);
     join_all(5);
-    rig.clients[0].s.conn = NULL;
+    rig.clients[0].user->first.conn = NULL;
     rig.clients[1].c.state = RH_CONN_CLOSING;
     rig.clients[2].sub.state = RH_SUB_ASKED;
     rig.clients[3].sub.replay = (struct rh_replay *)8;

@@ -52,7 +52,7 @@ RH_TEST(retry, with_room_nothing_waits)
     rig_begin(1);
     rig.cfg->limits_slow_consumer = RH_SLOW_NEWEST;
     send_direct(false);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_STR(directs(0), "1 ");
     RH_EQ_U64(rig_stat(RH_STAT_messages_sent), 1);
     rig_end();
@@ -73,10 +73,10 @@ RH_TEST(retry, a_message_is_tried_on_its_schedule_and_then_told_as_lost)
     rig_sleep(1);
     RH_EQ_U64(rig_stat(RH_STAT_retries_queue_full), 2);
     rig_sleep(399);
-    RH_OK_IF(rig.user->retry);
+    RH_OK_IF(rig.more.retry);
     RH_EQ_U64(rig_stat(RH_STAT_messages_dropped_slow_consumer), 0);
     rig_sleep(1);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_U64(rig_stat(RH_STAT_retries_queue_full), 3);
     RH_EQ_U64(rig_stat(RH_STAT_messages_dropped_slow_consumer), 1);
     RH_EQ_U64(rig_stat(RH_STAT_failures_queue_full), 1);
@@ -94,7 +94,7 @@ RH_TEST(retry, a_wait_is_never_longer_than_the_longest)
     rig_sleep(100 + 4 * 150 - 1);
     RH_EQ_U64(rig_stat(RH_STAT_retries_queue_full), 4);
     rig_sleep(1);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     rig_end();
 }
 
@@ -112,7 +112,7 @@ RH_TEST(retry, those_behind_follow_the_first_one_at_once)
     rig_sleep(39);
     RH_EQ_STR(directs(0), "");
     rig_sleep(1);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_STR(directs(0), "2 1 3 4 "); /* the high one overtakes in the queue, as always */
     RH_EQ_U64(rig_stat(RH_STAT_retries_queue_full), 1);
     rig_end();
@@ -127,7 +127,7 @@ RH_TEST(retry, each_has_dates_of_its_own)
     rig_sleep(60);
     rig_take(0);
     rig_sleep(39);
-    RH_OK_IF(rig.user->retry);
+    RH_OK_IF(rig.more.retry);
     rig_sleep(1); /* the second one's first try is the first one's chance */
     RH_EQ_STR(directs(0), "1 2 ");
     rig_end();
@@ -157,7 +157,7 @@ RH_TEST(retry, a_device_with_room_is_enough)
     stall(2);
     rig_take(1);
     send_direct(false);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_STR(directs(1), "1 ");
     rig_take(0);
     RH_EQ_STR(directs(0), "lost "); /* the other one is told */
@@ -187,7 +187,7 @@ RH_TEST(retry, the_last_connection_takes_them_with_it)
     rh_conn_cut(rig.sh, rig.conns[0], 1006);
     RH_EQ_U64(rig_stat(RH_STAT_retry_messages), 2);
     rh_conn_close(rig.sh, rig.conns[1], 1001, "");
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_U64(rig_stat(RH_STAT_messages_dropped_user_offline), 2);
     RH_EQ_U64(rig_stat(RH_STAT_failures_user_offline), 2);
     rig_sleep(1000);
@@ -199,7 +199,7 @@ RH_TEST(retry, without_retries_a_message_is_refused)
     stall(1);
     rig.cfg->retry_max_retries = 0;
     send_direct(false);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     RH_EQ_U64(rig_stat(RH_STAT_messages_sent), 0);
     RH_EQ_U64(rig_stat(RH_STAT_failures_queue_full), 1);
     rig_take(0);
@@ -238,7 +238,7 @@ static void retry_with_failures(void *arg)
     rig_take(0);
     rig_take(1);
     rig_sleep(800);
-    RH_OK_IF(!rig.user->retry);
+    RH_OK_IF(!rig.more.retry);
     rig_end();
 }
 

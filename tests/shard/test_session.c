@@ -3,9 +3,9 @@
 
 static struct rh_span id_of(const struct rh_session *s)
 {
-    static char text[32];
+    static char text[RH_SESSION_ID];
 
-    rh_hex(text, s->id, sizeof(s->id));
+    rh_session_id(rig.sh, s, text);
     return (struct rh_span){text, sizeof(text)};
 }
 
@@ -16,11 +16,186 @@ RH_TEST(session, has_a_name_by_which_its_own_user_finds_it)
     begin();
     s = arrive("u");
     other = arrive("v");
-    RH_OK_IF(rh_session_find(s->user, id_of(s)) == s);
-    RH_OK_IF(!rh_session_find(s->user, id_of(other)));
-    RH_OK_IF(!rh_session_find(s->user, (struct rh_span){"", 0}));
+    RH_OK_IF(rh_session_find(rig.sh, rh_session_user(s), id_of(s)) == s);
+    RH_OK_IF(!rh_session_find(rig.sh, rh_session_user(s), id_of(other)));
+    RH_OK_IF(!rh_session_find(rig.sh, rh_session_user(s), (struct rh_span){"", 0}));
+    RH_OK_IF(!rh_session_find(rig.sh, rh_session_user(s), (struct rh_span){id_of(s).at, 31}));
     RH_EQ_U64(rig.sh->sessions, 2);
     RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 2);
+    end();
+}
+
+/* Of two shards, or two runs, no name says anything about another one. */
+RH_TEST(session, names_are_all_different_and_keyed)
+{
+    static char ids[2][300][RH_SESSION_ID + 1];
+    struct rh_session s = {0};
+
+    begin();
+    for (unsigned key = 0; key < 2; key++) {
+        rig.sh->session_keys[0].k0 = rig.sh->session_keys[1].k1 = key;
+        for (unsigned i = 0; i < 300; i++) {
+            s.number = i + 1;
+            rh_session_id(rig.sh, &s, ids[key][i]);
+            RH_EQ_INT(strspn(ids[key][i], "0123456789abcdef"), RH_SESSION_ID);
+            for (unsigned k = 0; k < key * 300 + i; k++) {
+                const char *before = ids[k / 300][k % 300];
+
+                RH_OK_IF(memcmp(before, ids[key][i], 16) &&
+                         memcmp(before + 16, ids[key][i] + 16, 16));
+            }
+        }
+    }
+    rig.sh->session_keys[1].k1 = 0; /* either key has its half */
+    rh_session_id(rig.sh, &s, ids[0][0]);
+    RH_OK_IF(!memcmp(ids[0][0], ids[1][299], 16));
+    RH_OK_IF(!memcmp(ids[0][0] + 16, ids[0][299] + 16, 16));
+    end();
+}
+
+RH_TEST(session, an_idle_client_is_one_block_of_memory)
+{
+    struct rh_session *s;
+
+    begin();
+    rh_mem_fail_nth(1000);
+    s = arrive("u");
+    RH_EQ_U64(rh_mem_fail_left(), 999);
+    conn_die(s->conn, 1006, false); /* and to wait for it takes none */
+    come_back(s);
+    RH_EQ_U64(rh_mem_fail_left(), 999);
+    rh_mem_fail_nth(0);
+    end();
+}
+
+/* The sessions of a user that has two: which they are, how many live, how many wait. */
+static void two(struct rh_user *user, const struct rh_session *a, const struct rh_session *b,
+                uint32_t devices)
+{
+    struct rh_session *first = rh_session_next(user, NULL), *next = rh_session_next(user, first);
+
+    RH_OK_IF((first == a && next == b) || (first == b && next == a));
+    RH_OK_IF(!rh_session_next(user, next));
+    RH_EQ_INT(rh_user_devices(user), devices);
+    RH_EQ_INT(rh_user_detached(user), 2 - devices);
+    RH_OK_IF(rh_session_find(rig.sh, user, id_of(a)) == a);
+    RH_OK_IF(rh_session_find(rig.sh, user, id_of(b)) == b);
+}
+
+RH_TEST(session, the_place_in_its_user_is_used_again)
+{
+    struct rh_session *a, *b, *c;
+    struct rh_user *user;
+    char old[RH_SESSION_ID];
+
+    begin();
+    a = arrive("u");
+    user = rh_session_user(a);
+    rh_session_id(rig.sh, a, old);
+    RH_OK_IF(a == &user->first && !user->more && rh_user_devices(user) == 1);
+    b = arrive("u");
+    RH_OK_IF(b != a && rh_session_user(b) == user);
+    two(user, a, b, 2);
+    conn_die(a->conn, 1000, true);
+    RH_OK_IF(rh_session_next(user, NULL) == b && !rh_session_next(user, b));
+    RH_EQ_INT(rh_user_devices(user), 1);
+    c = arrive("u");
+    RH_OK_IF(c == a && !rh_session_find(rig.sh, user, (struct rh_span){old, sizeof(old)}));
+    two(user, b, c, 2);
+    conn_die(c->conn, 1006, false);
+    two(user, b, c, 1);
+    conn_die(b->conn, 1006, false);
+    two(user, b, c, 0);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 0);
+    come_back(b);
+    two(user, b, c, 1);
+    RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 1);
+    end();
+}
+
+RH_TEST(session, rooms_of_a_user_count_once_whatever_its_sessions)
+{
+    struct rh_session *a, *b;
+    struct rh_user *user;
+
+    begin();
+    a = arrive("u");
+    user = rh_session_user(a);
+    RH_OK_IF(join(a, "a", UINT64_MAX) && join(a, "b", UINT64_MAX));
+    settle_down();
+    RH_EQ_INT(rh_user_rooms(user), 2);
+    b = arrive("u");
+    RH_OK_IF(join(b, "b", UINT64_MAX) && join(b, "c", UINT64_MAX));
+    settle_down();
+    RH_EQ_INT(rh_user_rooms(user), 3);
+    conn_die(a->conn, 1000, true);
+    settle_down();
+    RH_EQ_INT(rh_user_rooms(user), 2);
+    RH_OK_IF(leave(b, "b"));
+    settle_down();
+    RH_EQ_INT(rh_user_rooms(user), 1);
+    a = arrive("u");
+    RH_OK_IF(join(a, "c", UINT64_MAX) && join(a, "a", UINT64_MAX));
+    settle_down();
+    RH_EQ_INT(rh_user_rooms(user), 2);
+    end();
+}
+
+static struct rh_arrival said(const char *device, const char *type, const char *role, bool trace)
+{
+    struct rh_arrival a = {.device_len = (uint8_t)strlen(device),
+                           .type_len = (uint8_t)strlen(type),
+                           .role_len = (uint8_t)strlen(role),
+                           .up.has_trace = trace};
+
+    memcpy(a.device, device, a.device_len);
+    memcpy(a.user_type, type, a.type_len);
+    memcpy(a.role, role, a.role_len);
+    memset(a.up.trace_id, 't', sizeof(a.up.trace_id));
+    return a;
+}
+
+static void is_said(const struct rh_session *s, const char *device, const char *type,
+                    const char *role, bool trace)
+{
+    RH_OK_IF(rh_span_eq(rh_session_device(s), (struct rh_span){device, (uint32_t)strlen(device)}));
+    RH_OK_IF(rh_span_eq(rh_session_type(s), (struct rh_span){type, (uint32_t)strlen(type)}));
+    RH_OK_IF(rh_span_eq(rh_session_role(s), (struct rh_span){role, (uint32_t)strlen(role)}));
+    RH_EQ_INT(rh_session_trace(s).len, trace ? RH_TRACE_ID_LEN : 0);
+    RH_OK_IF(!trace || rh_session_trace(s).at[31] == 't');
+}
+
+RH_TEST(session, knows_what_its_client_said_last)
+{
+    struct rh_arrival nothing = said("", "", "", false),
+                      much = said("phone", "agent", "lead", true),
+                      other = said("", "bot", "", false);
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    is_said(s, "", "", "", false);
+    RH_OK_IF(rh_session_identify(s, &nothing) && !s->more);
+    RH_OK_IF(rh_session_identify(s, &much));
+    is_said(s, "phone", "agent", "lead", true);
+    RH_OK_IF(join(s, "a", UINT64_MAX) && join(s, "b", UINT64_MAX));
+    settle_down();
+    conn_die(s->conn, 1006, false);
+    s->more->rate_ns = 7;
+    rh_mem_fail_nth(1);
+    RH_OK_IF(!rh_session_identify(s, &other));
+    rh_mem_fail_nth(0);
+    is_said(s, "phone", "agent", "lead", true);
+    RH_OK_IF(rh_session_identify(s, &other)); /* its rooms stay, and the rest, too */
+    is_said(s, "", "bot", "", false);
+    RH_OK_IF(s->more->rate_ns == 7 && rh_user_rooms(rh_session_user(s)) == 2);
+    RH_OK_IF(rh_session_identify(s, &nothing));
+    is_said(s, "", "", "", false);
+    come_back(s);
+    settle_down();
+    publish(room("a"));
+    settle_down();
+    RH_OK_IF(sub_of_room(s, "a")->seq == 1 && sub_of_room(s, "b"));
     end();
 }
 
@@ -105,7 +280,7 @@ RH_TEST(session, taken_over_closes_the_old_connection_and_does_not_end)
     old = s->conn;
     come_back(s);
     RH_EQ_U64(rig.close_code[old->slot], 4409);
-    RH_OK_IF(!old->session && s->conn != old && !s->detached_ms);
+    RH_OK_IF(!old->session && s->conn != old && !s->is_detached);
     RH_EQ_U64(rig.sh->stats.v[RH_STAT_users], 1);
     conn_die(old, 1006, false);
     RH_EQ_U64(rig.sh->sessions, 1);
@@ -134,7 +309,7 @@ RH_TEST(session, that_was_never_opened_is_undone)
     come_back(s);
     c = s->conn;
     rh_session_unattach(rig.sh, s); /* this one is waited for again */
-    RH_OK_IF(s->detached_ms && !s->conn);
+    RH_OK_IF(s->is_detached && !s->conn);
     conn_die(c, 1013, false);
     settle_down();
     RH_EQ_U64(room("a")->members[0].live, 0);
@@ -197,12 +372,38 @@ RH_TEST(session, leaves_no_more_behind_than_its_user_may_have_connections)
     RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], 3);
     RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_expired], 1);
     RH_EQ_U64(room("a")->members[0].subs, 2);
-    RH_OK_IF(first->conn && other->detached_ms);
+    RH_OK_IF(first->conn && other->is_detached);
     come_back(other); /* is none of them any more */
-    RH_EQ_U64(other->user->detached, 0);
+    RH_EQ_U64(rh_user_detached(rh_session_user(other)), 0);
     rig.cfg->limits_connections_per_user = 0; /* no limit */
     arrive("u");
     RH_EQ_U64(rig.sh->stats.v[RH_STAT_sessions_detached], 2);
+    end();
+}
+
+RH_TEST(session, the_oldest_that_waits_makes_room_wherever_it_is)
+{
+    struct rh_session *old, *young;
+    struct rh_user *user;
+
+    begin();
+    rig.cfg->limits_connections_per_user = 2;
+    young = arrive("u");
+    user = rh_session_user(young);
+    old = arrive("u");
+    conn_die(young->conn, 1000, true);
+    young = arrive("u");
+    RH_OK_IF(young == &user->first);
+    conn_die(young->conn, 1006, false);
+    conn_die(old->conn, 1006, false);
+    RH_EQ_INT(rh_user_detached(user), 2);
+    arrive("u");
+    RH_EQ_INT(rh_user_detached(user), 1);
+    RH_OK_IF(young->is_detached);
+    conn_die(arrive("u")->conn, 1006, false);
+    arrive("u"); /* now the other one is */
+    RH_EQ_INT(rh_user_detached(user), 1);
+    RH_OK_IF(!user->first.is_detached);
     end();
 }
 

@@ -202,7 +202,7 @@ RH_TEST(slow, what_is_parked_behind_missed_messages_counts)
     rig_begin(1);
     rig.cfg->limits_slow_consumer = RH_SLOW_OLDEST;
     rig.conns[0]->replaying = true;
-    rig.sessions[0].parked = 5;
+    rig.rooms[0].parked = 5;
     RH_OK_IF(!rh_conn_full(rig.sh, rig.conns[0]));
     rig_push(0, ROOM, false, 0);
     rig_pass();
@@ -210,11 +210,11 @@ RH_TEST(slow, what_is_parked_behind_missed_messages_counts)
     RH_OK_IF(!rh_conn_full(rig.sh, rig.conns[0]));
     rig_push(0, ROOM, false, 0);
     RH_OK_IF(rh_conn_full(rig.sh, rig.conns[0]));
-    rig.sessions[0].parked_bytes = UINT32_MAX;
-    rig.sessions[0].parked = 0;
+    rig.rooms[0].parked_bytes = UINT32_MAX;
+    rig.rooms[0].parked = 0;
     RH_OK_IF(rh_conn_full(rig.sh, rig.conns[0]));
     RH_OK_IF(rh_conn_overfull(rig.sh, rig.conns[0]));
-    rig.sessions[0].parked_bytes = 0;
+    rig.rooms[0].parked_bytes = 0;
     RH_EQ_INT(rig.pumped, 0);
     rig_take(0);
     RH_EQ_INT(rig.pumped, 1); /* the peer has taken something */

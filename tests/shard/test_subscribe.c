@@ -110,18 +110,20 @@ RH_TEST(subscribe, a_user_has_so_many_different_rooms)
     hash = rh_hash(&rig.env.hash_key, "b", 1);
     s = member("u", "a");
     other = member("u", "a"); /* the same one again */
-    RH_EQ_U64(s->user->room_count, 1);
-    RH_OK_IF(!rh_sub_over_limit(rig.sh, s->user, hash, b));
+    RH_EQ_U64(rh_user_rooms(rh_session_user(s)), 1);
+    RH_OK_IF(!rh_sub_over_limit(rig.sh, rh_session_user(s), hash, b));
     RH_OK_IF(join(s, "c", UINT64_MAX));
     settle_down();
-    RH_OK_IF(rh_sub_over_limit(rig.sh, s->user, hash, b));
-    RH_OK_IF(!rh_sub_over_limit(rig.sh, s->user, rh_hash(&rig.env.hash_key, "a", 1), RH_SPAN("a")));
+    RH_OK_IF(rh_sub_over_limit(rig.sh, rh_session_user(s), hash, b));
+    RH_OK_IF(!rh_sub_over_limit(rig.sh, rh_session_user(s), rh_hash(&rig.env.hash_key, "a", 1),
+                                RH_SPAN("a")));
     RH_OK_IF(leave(s, "a"));
     settle_down();
-    RH_OK_IF(rh_sub_over_limit(rig.sh, s->user, hash, b)); /* the other one is still there */
+    RH_OK_IF(
+        rh_sub_over_limit(rig.sh, rh_session_user(s), hash, b)); /* the other one is still there */
     RH_OK_IF(leave(other, "a"));
     settle_down();
-    RH_EQ_U64(s->user->room_count, 1);
+    RH_EQ_U64(rh_user_rooms(rh_session_user(s)), 1);
     end();
 }
 
@@ -151,7 +153,7 @@ RH_TEST(subscribe, a_refused_join_leaves_nothing)
     RH_OK_IF(join(s, "a", 0));
     settle_down();
     RH_OK_IF(!sub_of_room(s, "a"));
-    RH_EQ_U64(s->user->room_count, 0);
+    RH_EQ_U64(rh_user_rooms(rh_session_user(s)), 0);
     rig.refuse_memory = false;
     RH_OK_IF(join(s, "a", 0));
     settle_down();
@@ -177,13 +179,13 @@ RH_TEST(subscribe, missed_ones_come_at_the_pace_of_the_client_and_live_ones_behi
     RH_OK_IF(join(s, "a", 0));
     settle_down();
     RH_EQ_U64(s->conn->out->missed, 32);
-    RH_EQ_U64(s->replaying, 1);
+    RH_EQ_U64(s->more->replaying, 1);
     publish_some("a", 2);
     settle_down();
-    RH_EQ_U64(s->parked, 2);
-    RH_EQ_U64(s->parked_bytes, 8);
+    RH_EQ_U64(s->more->parked, 2);
+    RH_EQ_U64(s->more->parked_bytes, 8);
     send_all(s);
-    RH_EQ_U64(s->replaying + s->parked + s->parked_bytes, 0);
+    RH_EQ_U64(s->more->replaying + s->more->parked + s->more->parked_bytes, 0);
     RH_EQ_U64(rig.got_count, 102);
     for (unsigned i = 0; i < 102; i++)
         RH_EQ_U64(rig.got[i].from, i + 1);
@@ -256,7 +258,7 @@ RH_TEST(subscribe, at_the_bound_disconnect_closes)
     settle_down();
     rig.full = false;
     RH_EQ_U64(rig.close_code[s->conn->slot], 4408);
-    RH_EQ_U64(s->replaying, 0);
+    RH_EQ_U64(s->more->replaying, 0);
     conn_die(s->conn, 1006, false);
     come_back(s);
     settle_down();
@@ -286,7 +288,7 @@ RH_TEST(subscribe, notices_behind_missed_ones_are_bounded)
         RH_OK_IF(sub_of_room(s, "a")->replay);
         rig.full = true; /* the client takes nothing */
         while (s->conn->state == RH_CONN_OPEN && parked <= OVERFULL) {
-            parked = s->parked;
+            parked = s->more->parked;
             fifo_add(&rig.down, (struct step){.what = DOWN_MSG, .uid = room("a")->uid});
             settle_down();
         }
@@ -385,7 +387,7 @@ RH_TEST(subscribe, a_connection_that_goes_while_missed_ones_wait_has_them_again)
     RH_EQ_STR(text(), "11 12 13 14 15 ");
     conn_die(s->conn, 1006, false);
     RH_EQ_U64(sub_of_room(s, "a")->seq, 15);
-    RH_EQ_U64(s->parked + s->replaying, 0);
+    RH_EQ_U64(s->more->parked + s->more->replaying, 0);
     come_back(s);
     settle_down();
     send_all(s);
@@ -485,7 +487,7 @@ RH_TEST(subscribe, a_room_deleted_meanwhile_is_told_once)
     delete (room("a"));
     settle_down();
     RH_OK_IF(!sub_of_room(s, "a")); /* kept, but no more one of its rooms */
-    RH_EQ_U64(s->user->room_count, 0);
+    RH_EQ_U64(rh_user_rooms(rh_session_user(s)), 0);
     room("a"); /* lives again */
     come_back(s);
     sub = rh_sub_create(rig.sh, s, rh_hash(&rig.env.hash_key, "b", 1), RH_SPAN("b"));
@@ -513,7 +515,7 @@ RH_TEST(subscribe, a_room_deleted_while_a_resume_asks_is_told_once)
         ;
     RH_EQ_U64(rig.gone, 1);
     settle_down();
-    RH_OK_IF(rh_list_empty(&s->subs));
+    RH_OK_IF(!rh_session_has_subs(s));
 
     RH_OK_IF(join(s, "b", UINT64_MAX));
     settle_down();
@@ -523,7 +525,7 @@ RH_TEST(subscribe, a_room_deleted_while_a_resume_asks_is_told_once)
     settle_down();
     RH_EQ_U64(rig.gone, 1); /* the answer says it */
     RH_EQ_INT(rig.last.err, RH_WIRE_not_found);
-    RH_OK_IF(rig.last.notify && rh_list_empty(&s->subs));
+    RH_OK_IF(rig.last.notify && !rh_session_has_subs(s));
     end();
 }
 
@@ -540,8 +542,8 @@ RH_TEST(subscribe, the_last_messages_of_a_deleted_room_come_before_its_end)
     fifo_add(&rig.down, (struct step){.what = DOWN_MSG, .uid = room("a")->uid});
     delete (room("a"));
     settle_down();
-    RH_OK_IF(rh_list_empty(&s->subs));
-    RH_EQ_U64(s->replaying + s->parked + s->parked_bytes, 0);
+    RH_OK_IF(!rh_session_has_subs(s));
+    RH_EQ_U64(s->more->replaying + s->more->parked + s->more->parked_bytes, 0);
     send_all(s);
     RH_EQ_U64(rig.got_count, 52);
     RH_EQ_U64(rig.got[50].from, 51);
@@ -713,7 +715,7 @@ RH_TEST(subscribe, waits_for_a_credit_in_line)
 
 static struct client {
     char user[2];
-    char id[32]; /* of its session; 0: none */
+    char id[RH_SESSION_ID]; /* of its session; 0: none */
     struct {
         bool joined;
         uint64_t last; /* got up to here, losses included */
@@ -728,7 +730,7 @@ static struct rh_session *session_of(const struct client *cl)
     struct rh_user *user =
         rh_user_find(rig.sh, rh_hash(&rig.env.hash_key, cl->user, 1), cl->user, 1);
 
-    return user ? rh_session_find(user, (struct rh_span){cl->id, sizeof(cl->id)}) : NULL;
+    return user ? rh_session_find(rig.sh, user, (struct rh_span){cl->id, sizeof(cl->id)}) : NULL;
 }
 
 static void forget_room(struct client *cl, const struct rh_ask *ask)
@@ -812,7 +814,7 @@ static void connect_client(struct client *cl)
         s = arrive(cl->user);
         if (!s)
             return;
-        rh_hex(cl->id, s->id, sizeof(s->id));
+        rh_session_id(rig.sh, s, cl->id);
         owner[s->conn->slot] = cl;
     }
 }
@@ -939,11 +941,13 @@ static void check_at_rest(void)
         struct client *cl = &clients[i];
         struct rh_session *s = session_of(cl);
         bool open = s && s->conn && s->conn->state == RH_CONN_OPEN;
+        struct rh_list *end;
 
         for (unsigned n = 0; open && n < 200 && s->conn->out; n++)
             conn_send(s->conn, 64, false);
         look();
-        for (struct rh_list *at = s ? s->subs.next : NULL; s && at != &s->subs; at = at->next) {
+        end = s && s->more ? &s->more->subs : NULL;
+        for (struct rh_list *at = end ? end->next : NULL; at != end; at = at->next) {
             struct rh_sub *sub = rh_container_of(at, struct rh_sub, of_session);
 
             RH_OK_IF(!sub->asking);
