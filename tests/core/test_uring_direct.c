@@ -466,7 +466,6 @@ static void *target_run(void *arg)
     target.ready = true;
     while (!target.stop)
         target_step();
-    rh_uring_destroy(target.ring);
     return arg;
 }
 
@@ -484,6 +483,7 @@ static void target_end(void)
     target.stop = true;
     rh_uring_wake_any(target.ring);
     pthread_join(target.thread, NULL);
+    rh_uring_destroy(target.ring);
     RH_EQ_INT(target.other, 0);
 }
 
