@@ -28,8 +28,11 @@ static struct rig {
     struct ledger led[RIG_CONNS];
     char flight[RIG_CONNS][RIG_BYTES]; /* what is under way */
     size_t flight_len[RIG_CONNS];
-    char text[RIG_BYTES];       /* of the frames that were taken last */
-    unsigned closed[RIG_CONNS]; /* the code of the close frame that was taken; 0: none */
+    char text[RIG_BYTES];         /* of the frames that were taken last */
+    unsigned closed[RIG_CONNS];   /* the code of the close frame that was taken; 0: none */
+    const char *waits[RIG_CONNS]; /* what was armed last to hear of it */
+    uint64_t cancelled;           /* the tag of what was told to end last; 0: nothing */
+    bool speaks;                  /* what comes is a part of a message */
     unsigned settled, left, pumped, owns;
     bool by_peer;
 } rig;
@@ -57,14 +60,22 @@ void rh_uring_send(struct rh_uring *u, int fd, const void *bytes, size_t len, ui
 
 void rh_uring_recv_once(struct rh_uring *u, int fd, uint64_t tag)
 {
+    rig.waits[fd - RIG_FDS] = "once";
 }
 
 void rh_uring_recv_multi(struct rh_uring *u, int fd, bool waits, uint64_t tag)
 {
+    rig.waits[fd - RIG_FDS] = "multi";
+}
+
+void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag)
+{
+    rig.waits[fd - RIG_FDS] = "poll";
 }
 
 void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
 {
+    rig.cancelled = target;
 }
 
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
@@ -95,6 +106,7 @@ void rh_heartbeat_watch_send(struct rh_shard *sh, struct rh_conn *c)
 
 size_t rh_client_feed(struct rh_shard *sh, struct rh_conn *c, uint8_t *at, size_t len)
 {
+    c->spoke |= rig.speaks;
     return len;
 }
 

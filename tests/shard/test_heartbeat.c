@@ -10,7 +10,7 @@ static struct rig {
     struct rh_outq out;
     uint64_t acked; /* what the peer has taken so far */
     unsigned cut;   /* the code; 0: it lives */
-    unsigned closed, pings, looks;
+    unsigned closed, pings, beats, looks;
 } rig;
 
 /* Of its times a connection keeps the low half: this one is about to begin anew. */
@@ -45,6 +45,12 @@ void rh_conn_let_go(struct rh_shard *sh, struct rh_conn *c)
 void rh_client_ping(struct rh_shard *sh, struct rh_conn *c)
 {
     rig.pings++;
+}
+
+void rh_conn_beat(struct rh_shard *sh, struct rh_conn *c)
+{
+    rig.beats++;
+    RH_EQ_INT(rig.beats, rig.pings); /* one for each, behind it */
 }
 
 void rh_drain_fire(struct rh_shard *sh, struct rh_conn *c)
@@ -207,4 +213,16 @@ RH_TEST(heartbeat, a_peer_that_takes_drop_by_drop_stays)
         rig.acked++;
     }
     RH_OK_IF(sleep_ms(60000) <= 12000 && rig.cut == 4408);
+}
+
+/* Without a descriptor to ask with nobody knows what the peer took: a healthy one is not cut. */
+RH_TEST(heartbeat, who_cannot_be_asked_counts_as_taking_some)
+{
+    begin(RH_CONN_OPEN, 1000000);
+    rh_heartbeat_set(&rig.sh, &rig.c);
+    rig.acked = RH_ACKED_UNKNOWN;
+    send_begins();
+    RH_EQ_U64(sleep_ms(100000), 100000);
+    rig.acked = 7; /* now it can, and takes nothing more */
+    RH_OK_IF(sleep_ms(100000) <= 13000 && rig.cut == 4408);
 }
