@@ -51,7 +51,7 @@
 #define TAG_NOW       (TAG_OURS | 2)
 #define TAG_VOID      (TAG_OURS | 3)
 #define BUFFER_GROUP  0
-#define BUFFERS_FIRST 256 /* that the kernel gets before it was short of any */
+#define BUFFERS_FIRST 64  /* that the kernel gets before it was short of any */
 #define TAKE_ALL      256 /* completions to ask for when not sleeping */
 #define SUBMIT_TRIES  1000
 

@@ -223,7 +223,7 @@ RH_TEST(uring_pass, a_pass_takes_more_than_256_completions)
     for (unsigned i = 0; i < N; i++) {
         struct rh_cqe cqe = await(i);
 
-        if (cqe.res == -ENOBUFS) { /* the first 256 were out: now there are more */
+        if (cqe.res == -ENOBUFS) { /* the first ones were out: now there are more */
             rh_uring_recv_once(u, pairs[i].hub, i);
             cqe = await(i);
         }
