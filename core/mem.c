@@ -75,6 +75,21 @@ void rh_mem_thread_init(void)
 #endif
 }
 
+void rh_mem_purge(void)
+{
+#ifndef RH_NO_JEMALLOC
+    size_t mib[3], len = RH_COUNT(mib), size = sizeof(unsigned);
+    unsigned arena = 0;
+
+    mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+    if (mallctl("thread.arena", &arena, &size, NULL, 0) != 0 ||
+        mallctlnametomib("arena.0.purge", mib, &len) != 0)
+        return;
+    mib[1] = arena;
+    mallctlbymib(mib, len, NULL, NULL, NULL, 0);
+#endif
+}
+
 uint64_t rh_mem_in_use(void)
 {
 #ifndef RH_NO_JEMALLOC

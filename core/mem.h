@@ -24,6 +24,10 @@ void *rh_mem_zalloc_aligned(size_t size);
 /* Gives the calling thread an arena of its own; without jemalloc (sanitizers) it does nothing. */
 void rh_mem_thread_init(void);
 
+/* Gives the system the pages that the calling thread's arena does not use any more, which would else
+ * take some seconds of activity. For when much was freed; some tens of us. */
+void rh_mem_purge(void);
+
 /* Bytes that the allocator has handed out in this process; 0 where it cannot tell. */
 uint64_t rh_mem_in_use(void);
 

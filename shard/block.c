@@ -29,6 +29,7 @@ struct rh_block *rh_block_take(struct rh_blocks *stock, size_t room)
         block = stock->free;
         stock->free = block->next_free;
         stock->kept--;
+        stock->spare = RH_MIN(stock->spare, stock->kept);
     } else {
         block = block_new(RH_BLOCK_ROOM);
     }
@@ -51,6 +52,21 @@ void rh_block_give(struct rh_blocks *stock, struct rh_block *block)
     block->next_free = stock->free;
     stock->free = block;
     stock->kept++;
+}
+
+uint32_t rh_blocks_trim(struct rh_blocks *stock)
+{
+    uint32_t count = (stock->spare + 1) / 2;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct rh_block *block = stock->free;
+
+        stock->free = block->next_free;
+        rh_mem_free(block);
+    }
+    stock->kept -= count;
+    stock->spare = stock->kept;
+    return count;
 }
 
 /* Moves what counts to the front, over what was eaten. */
@@ -101,5 +117,5 @@ void rh_blocks_fini(struct rh_blocks *stock)
         stock->free = block->next_free;
         rh_mem_free(block);
     }
-    stock->kept = 0;
+    stock->kept = stock->spare = 0;
 }

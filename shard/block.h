@@ -2,7 +2,8 @@
  * of a message that is not complete, input that waits.
  *
  * Blocks of the standard size come from a shard's stock, which hands out the one that came back
- * last (its lines are still in the cache); other sizes come from the allocator.
+ * last (its lines are still in the cache); other sizes come from the allocator. What a burst has left
+ * in the stock and nobody needs goes back to the allocator bit by bit (rh_blocks_trim).
  *
  * Threads    the shard's. Ownership  one owner; no count.
  */
@@ -25,11 +26,14 @@ struct rh_block {
 struct rh_blocks {
     struct rh_block *free;
     uint32_t kept;
+    uint32_t spare; /* the least that was kept at any time since the last trim */
 };
 
 /* An empty block of at least `room` bytes. NULL: no memory. */
 struct rh_block *rh_block_take(struct rh_blocks *stock, size_t room);
 void rh_block_give(struct rh_blocks *stock, struct rh_block *block); /* accepts NULL */
+/* Frees half of the blocks that nobody needed since the last call; returns how many that were. */
+uint32_t rh_blocks_trim(struct rh_blocks *stock);
 
 /* Appends; where there is no room, over what was eaten in front (`start`), or into a block of at
  * least twice the size. *block may be NULL. It never has more than four times the room of what it

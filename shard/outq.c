@@ -159,10 +159,13 @@ struct rh_outq *rh_outq_take(struct rh_out_stock *stock)
 {
     struct rh_outq *q = stock->free;
 
-    if (q)
+    if (q) {
         stock->free = q->next_free;
-    else
+        stock->kept--;
+        stock->spare = RH_MIN(stock->spare, stock->kept);
+    } else {
         q = rh_mem_alloc(sizeof(*q));
+    }
     if (!q)
         return NULL;
     memset(q, 0, offsetof(struct rh_outq, first));
@@ -190,17 +193,35 @@ void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q)
     rh_assert(q->messages == 0 && q->bytes == 0 && q->missed == 0 && q->lost == 0);
     q->next_free = stock->free;
     stock->free = q;
+    stock->kept++;
 }
 
-void rh_out_stock_fini(struct rh_out_stock *stock)
+static void free_queues(struct rh_out_stock *stock, uint32_t count)
 {
-    rh_bundles_forget(&stock->bundles, &stock->handles);
-    while (stock->free) {
+    for (uint32_t i = 0; i < count; i++) {
         struct rh_outq *q = stock->free;
 
         stock->free = q->next_free;
         rh_mem_free(q);
     }
+    stock->kept -= count;
+    stock->spare = stock->kept;
+}
+
+size_t rh_out_stock_trim(struct rh_out_stock *stock)
+{
+    uint32_t queues = (stock->spare + 1) / 2;
+    uint32_t blocks = rh_blocks_trim(&stock->blocks);
+
+    free_queues(stock, queues);
+    return queues * sizeof(struct rh_outq) + blocks * sizeof(struct rh_block) +
+           (size_t)blocks * RH_BLOCK_ROOM;
+}
+
+void rh_out_stock_fini(struct rh_out_stock *stock)
+{
+    rh_bundles_forget(&stock->bundles, &stock->handles);
+    free_queues(stock, stock->kept);
     rh_blocks_fini(&stock->blocks);
     rh_handles_fini(&stock->handles);
 }

@@ -94,6 +94,7 @@ struct rh_outq {
 /* Where queues, blocks and handles come from; one per shard. */
 struct rh_out_stock {
     struct rh_outq *free;
+    uint32_t kept, spare; /* free ones, and the least of them since the last trim */
     struct rh_blocks blocks;
     struct rh_handles handles;
     struct rh_bundles bundles;
@@ -104,6 +105,10 @@ struct rh_out_stock {
 struct rh_outq *rh_outq_take(struct rh_out_stock *stock); /* NULL: no memory */
 /* Releases all that is in it; nothing may be flying. Accepts NULL. */
 void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q);
+
+/* Once a second: frees half of the queues and blocks that nobody needed since the last call, so that
+ * what a burst took is given back within some seconds. Returns how many bytes that were. */
+size_t rh_out_stock_trim(struct rh_out_stock *stock);
 
 /* ---- queueing ---- */
 

@@ -33,6 +33,7 @@
 #define BUSY_REAPED    16 /* so many completions: there may be more, do not sleep */
 #define DRAIN_MS       5  /* while draining it looks more often whether it is quiet */
 #define LATE_ROUNDS    64
+#define PURGE_BYTES    (128u << 10) /* freed at once: worth telling the system */
 
 /* ---- snapshots of the configuration ---- */
 
@@ -432,6 +433,8 @@ static void once_a_second(struct rh_shard *sh)
     if (jump)
         rh_log(RH_LOG_WARN, "clock.jump", RH_KU("shard", sh->tid), RH_KI("us", jump));
     copy_counts(sh);
+    if (rh_out_stock_trim(&sh->stock) >= PURGE_BYTES)
+        rh_mem_purge();
 }
 
 static void read_clocks(struct rh_shard *sh)

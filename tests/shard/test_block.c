@@ -180,6 +180,37 @@ RH_TEST(block, an_append_that_gets_no_memory_changes_nothing)
     rh_test_fail_each_alloc(append_with_failures, NULL);
 }
 
+/* What is needed again within a second stays; of the rest a half goes each time. */
+RH_TEST(block, a_stock_gives_back_what_a_burst_has_left)
+{
+    enum { MANY = 100, FEW = 10 };
+    struct rh_blocks stock = {0};
+    struct rh_block *taken[MANY];
+    uint32_t rounds = 0;
+
+    for (unsigned i = 0; i < MANY; i++)
+        taken[i] = rh_block_take(&stock, RH_BLOCK_ROOM);
+    RH_OK_IF(!rh_blocks_trim(&stock));
+    for (unsigned i = 0; i < MANY; i++)
+        rh_block_give(&stock, taken[i]);
+    RH_EQ_INT(stock.kept, MANY);
+    RH_OK_IF(!rh_blocks_trim(&stock)); /* all of them were in use a moment ago */
+    do {
+        for (unsigned i = 0; i < FEW; i++)
+            taken[i] = rh_block_take(&stock, RH_BLOCK_ROOM);
+        for (unsigned i = 0; i < FEW; i++)
+            rh_block_give(&stock, taken[i]);
+        rounds++;
+    } while (rh_blocks_trim(&stock));
+    RH_EQ_INT(stock.kept, FEW);
+    RH_OK_IF(rounds > 5 && rounds < 10);
+    while (rh_blocks_trim(&stock))
+        ;
+    RH_EQ_INT(stock.kept, 0);
+    ck_assert_ptr_null(stock.free);
+    rh_blocks_fini(&stock);
+}
+
 RH_TEST(block, taking_without_memory_is_null)
 {
     struct rh_blocks stock = {0};

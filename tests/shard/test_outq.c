@@ -146,6 +146,28 @@ RH_TEST(outq, sends_in_the_order_in_which_it_was_given)
     end(&b);
 }
 
+RH_TEST(outq, a_stock_gives_back_the_queues_that_a_burst_has_left)
+{
+    struct rh_out_stock stock = {0};
+    struct rh_outq *taken[8];
+    size_t freed;
+
+    for (unsigned i = 0; i < RH_COUNT(taken); i++)
+        taken[i] = rh_outq_take(&stock);
+    for (unsigned i = 0; i < RH_COUNT(taken); i++)
+        rh_outq_give(&stock, taken[i]);
+    freed = rh_out_stock_trim(&stock);
+    RH_EQ_U64(freed, 0); /* in use a moment ago */
+    rh_outq_give(&stock, rh_outq_take(&stock));
+    freed = rh_out_stock_trim(&stock);
+    RH_EQ_U64(freed, 4 * sizeof(struct rh_outq));
+    RH_EQ_INT(stock.kept, 4);
+    freed = rh_out_stock_trim(&stock);
+    RH_EQ_U64(freed, 2 * sizeof(struct rh_outq));
+    rh_outq_give(&stock, rh_outq_take(&stock));
+    rh_out_stock_fini(&stock);
+}
+
 RH_TEST(outq, high_messages_overtake_what_waits)
 {
     struct bench b;

@@ -109,6 +109,10 @@ void rh_mem_thread_init(void)
 {
 }
 
+void rh_mem_purge(void)
+{
+}
+
 uint64_t rh_mem_in_use(void)
 {
     uint64_t bytes = 0;
