@@ -73,10 +73,6 @@ void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag)
     rig.waits[fd - RIG_FDS] = "poll";
 }
 
-void rh_uring_poll(struct rh_uring *u, int fd, uint64_t tag)
-{
-}
-
 void rh_uring_cancel(struct rh_uring *u, uint64_t target, uint64_t tag)
 {
     rig.cancelled = target;
