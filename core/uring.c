@@ -17,9 +17,10 @@
  *            the kernel has executed its close, all of them in the order in which they were queued.
  *            What io_uring has no operation for (TCP_INFO), or only one that wakes a kernel thread
  *            (shutdown: 1.4 times the processor time), is done with an ordinary descriptor that is
- *            borrowed for the moment.
+ *            borrowed for the moment. Where none is to be had that kernel thread looks the slot up when
+ *            it gets to it, so the slot's close waits for it: else the next one's connection ends.
  * Tags       Bit 63 marks operations of our own, which reap swallows; bit 62 those of a caller whose
- *            result is a slot.
+ *            result is a slot; both the shutdown of a slot.
  * Traps      liburing 2.3: no helper for buffer rings' memory; struct fields of newer kernels are
  *            reached through others (uring_int.h), and accepting into any free slot takes
  *            IORING_FILE_INDEX_ALLOC - 1. Fixed ring descriptor: worth a few percent, never required.
@@ -50,10 +51,12 @@
 #define TAG_WAKE      (TAG_OURS | 1)
 #define TAG_NOW       (TAG_OURS | 2)
 #define TAG_VOID      (TAG_OURS | 3)
+#define TAG_SHUT      (TAG_OURS | TAG_SLOT) /* and the slot */
 #define BUFFER_GROUP  0
 #define BUFFERS_FIRST 64  /* that the kernel gets before it was short of any */
 #define TAKE_ALL      256 /* completions to ask for when not sleeping */
 #define SUBMIT_TRIES  1000
+#define CLOSE_BEHIND  0x80 /* the slot is to be closed when its last shutdown has ended */
 
 struct rh_uring {
     struct io_uring ring;
@@ -68,7 +71,8 @@ struct rh_uring {
     unsigned buf_count;
     unsigned buf_given; /* the first ones: the others' memory was never touched */
     unsigned headroom;
-    bool table; /* what is accepted goes there */
+    bool table;        /* what is accepted goes there */
+    uint8_t *shutting; /* by slot: shutdowns that are queued or under way, and CLOSE_BEHIND */
 
     /* Headers of sends that are queued and not submitted yet: the kernel copies them then. */
     struct msghdr *msgs;
@@ -241,7 +245,8 @@ int rh_uring_create(const struct rh_uring_opts *opts, struct rh_uring **ret_urin
     u->iovs_room = opts->sq_entries + RH_URING_IOV;
     u->msgs = rh_mem_alloc(u->msgs_room * sizeof(*u->msgs));
     u->iovs = rh_mem_alloc(u->iovs_room * sizeof(*u->iovs));
-    if (!u->msgs || !u->iovs) {
+    u->shutting = opts->files ? rh_mem_zalloc(opts->files) : NULL;
+    if (!u->msgs || !u->iovs || (opts->files && !u->shutting)) {
         rh_uring_destroy(u);
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a ring");
     }
@@ -285,6 +290,7 @@ void rh_uring_destroy(struct rh_uring *u)
         close(u->wake_fd);
     rh_mem_free(u->msgs);
     rh_mem_free(u->iovs);
+    rh_mem_free(u->shutting);
     rh_mem_free(u);
 }
 
@@ -441,11 +447,13 @@ static int borrow(struct rh_uring *u, int fd)
 static void shutdown_queued(struct rh_uring *u, int fd, int how)
 {
     struct io_uring_sqe *sqe = take_sqe(u);
+    unsigned slot = (unsigned)(fd & ~RH_FD_DIRECT);
 
+    rh_assert(u->shutting[slot] < CLOSE_BEHIND - 1); /* nobody shuts what is closed, nor so often */
+    u->shutting[slot]++;
     io_uring_prep_shutdown(sqe, fd, how);
     on(sqe, fd);
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    sqe->user_data = TAG_VOID;
+    sqe->user_data = TAG_SHUT | slot;
 }
 
 void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
@@ -461,19 +469,36 @@ void rh_uring_shutdown(struct rh_uring *u, int fd, int how)
         close(own);
 }
 
-static struct io_uring_sqe *prep_close(struct rh_uring *u, int fd)
+static struct io_uring_sqe *prep_close(struct rh_uring *u, unsigned slot)
 {
     struct io_uring_sqe *sqe = take_sqe(u);
 
-    io_uring_prep_close_direct(sqe, (unsigned)(fd & ~RH_FD_DIRECT));
+    io_uring_prep_close_direct(sqe, slot);
     sqe->user_data = TAG_VOID;
     return sqe;
+}
+
+static void close_slot(struct rh_uring *u, unsigned slot)
+{
+    if (u->shutting[slot])
+        u->shutting[slot] |= CLOSE_BEHIND;
+    else
+        prep_close(u, slot)->flags |= IOSQE_CQE_SKIP_SUCCESS;
+}
+
+/* A queued shutdown has ended. */
+static void shut(struct rh_uring *u, unsigned slot)
+{
+    if (--u->shutting[slot] != CLOSE_BEHIND)
+        return;
+    u->shutting[slot] = 0;
+    close_slot(u, slot);
 }
 
 void rh_uring_close(struct rh_uring *u, int fd)
 {
     if (rh_fd_direct(fd))
-        prep_close(u, fd)->flags |= IOSQE_CQE_SKIP_SUCCESS;
+        close_slot(u, (unsigned)(fd & ~RH_FD_DIRECT));
     else
         close(fd);
 }
@@ -481,6 +506,7 @@ void rh_uring_close(struct rh_uring *u, int fd)
 void rh_uring_abort(struct rh_uring *u, int fd)
 {
     static const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    unsigned slot = (unsigned)(fd & ~RH_FD_DIRECT);
     struct io_uring_sqe *sqe;
 
     if (!rh_fd_direct(fd)) {
@@ -491,10 +517,15 @@ void rh_uring_abort(struct rh_uring *u, int fd)
     if (io_uring_sq_space_left(&u->ring) < 2)
         submit_now(u); /* a chain is submitted in one go */
     sqe = take_sqe(u);
-    rh_uring_prep_setsockopt(sqe, fd & ~RH_FD_DIRECT, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_IO_HARDLINK | IOSQE_CQE_SKIP_SUCCESS;
+    rh_uring_prep_setsockopt(sqe, (int)slot, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
     sqe->user_data = TAG_VOID;
-    prep_close(u, fd); /* whatever became of the option */
+    if (u->shutting[slot]) {
+        close_slot(u, slot);
+        return;
+    }
+    sqe->flags |= IOSQE_IO_HARDLINK;
+    prep_close(u, slot); /* whatever became of the option */
 }
 
 uint64_t rh_uring_acked(struct rh_uring *u, int fd)
@@ -587,6 +618,8 @@ unsigned rh_uring_reap(struct rh_uring *u, struct rh_cqe *dst, unsigned max)
         seen++;
         if (cqe->user_data & TAG_OURS) {
             woken |= cqe->user_data == TAG_WAKE;
+            if (rh_unlikely(cqe->user_data & TAG_SLOT))
+                shut(u, (unsigned)cqe->user_data);
             continue;
         }
         starved |= cqe->res == -ENOBUFS;

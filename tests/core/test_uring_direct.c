@@ -236,6 +236,37 @@ RH_TEST(uring_direct, shutdown_works_without_any_ordinary_descriptor)
     teardown();
 }
 
+/* Goal    what ends one connection never touches the next one in its slot.
+ * Method  no descriptor can be borrowed, and the slot is taken again as soon as it can be. */
+RH_TEST(uring_direct, a_shutdown_without_a_borrowed_descriptor_spares_the_slots_next_owner)
+{
+    struct pair all[20];
+
+    setup_table(1);
+    for (unsigned i = 0; i < RH_COUNT(all); i++) {
+        all[i].client = client_connect(0, NULL);
+        all[i].hub = accept(listener, NULL, NULL);
+        RH_OK_IF(all[i].hub >= 0);
+    }
+    RH_EQ_INT(rh_uring_adopt(u, all[0].hub, &all[0].hub), RH_OK);
+    for (unsigned i = 1; i < RH_COUNT(all); i++) {
+        uint64_t end = now_ns() + DEADLINE;
+
+        exhaust();
+        rh_uring_shutdown(u, all[i - 1].hub, SHUT_RDWR);
+        (i % 2 ? rh_uring_close : rh_uring_abort)(u, all[i - 1].hub);
+        while (rh_uring_adopt(u, all[i].hub, &all[i].hub) == RH_EFULL && now_ns() < end)
+            pass(MS);
+        RH_OK_IF(rh_fd_direct(all[i].hub));
+        for (unsigned k = 0; k < 5; k++) {
+            echo_once(&all[i]);
+            expect_pong(&all[i]);
+        }
+        RH_OK_IF(client_ends(&all[i - 1]) <= 0);
+    }
+    teardown();
+}
+
 /* ---- asking ---- */
 
 RH_TEST(uring_direct, acked_grows_as_the_peer_takes)
