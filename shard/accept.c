@@ -4,9 +4,10 @@
  * (SO_REUSEPORT), and keeps RH_ACCEPTS single-shot accepts waiting, each with an address of its
  * own: a multishot accept would overwrite one peer's address with the next one's.
  *
- * A table of direct descriptors must never be full: the kernel would close the client that it has no
- * slot for. So no more accepts are armed than there are slots for in front of the last ones, which
- * are for hand-overs and refusals; clients wait in the backlog until connections have gone.
+ * An accept must never find a table of direct descriptors full: the kernel would close the client that
+ * it has no slot for. So every slot is promised before anything can come into it, to an accept or, by
+ * the shard that passes it, to a hand-over; and the last ones are not for accepts: then clients wait
+ * in the backlog until connections have gone.
  *
  * When accepting fails for want of descriptors or memory, clients stay in the kernel's backlog; we
  * try again after 10 ms, doubling to 1 s, so that a full machine does not also spin.
@@ -48,7 +49,7 @@ static void arm(struct rh_shard *sh, struct rh_listener *l)
     for (unsigned i = 0; i < RH_ACCEPTS; i++) {
         if (l->armed & 1u << i)
             continue;
-        if (left == 0) {
+        if (left == 0 || !rh_slot_take_any(sh, RH_TABLE_SPARE)) {
             sh->accepts_short = true;
             return;
         }
@@ -134,6 +135,7 @@ static void admit(struct rh_shard *sh, int fd, const struct rh_addr *peer)
         &sh->stats,
         sh->shut ? RH_STAT_connections_refused_draining : RH_STAT_connections_refused_memory, 1);
     rh_uring_abort(sh->uring, fd);
+    rh_slot_give_any(sh);
 }
 
 /* True: worth trying again at once. */
@@ -149,6 +151,8 @@ void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res)
     l->armed &= ~(1u << (tag & 0xff));
     if (res >= 0)
         admit(sh, res, &l->addrs[tag & 0xff]);
+    else
+        rh_slot_give_any(sh);
     if (sh->shut) {
         close_if_idle(sh, l);
         return;

@@ -10,7 +10,7 @@
  *
  * A direct descriptor is a slot of one ring. It is copied into the table of the user's shard first,
  * and HANDOVER, with the credit that was taken before, follows when the kernel says that it is there;
- * if it finds no slot, the accepting shard itself says 503. The last slots of a table are kept for
+ * if that has no slot to promise, the accepting shard itself says 503. The last slots of a table are kept for
  * that: who is handed over into one of them is answered 503 over there.
  *
  * Nothing is armed on the descriptor when it moves, because heads are read by one-shot receives.
@@ -272,6 +272,7 @@ void rh_arrive_pop(struct rh_shard *sh, const struct rh_event *ev)
     if (!c) {
         rh_stat_add(&sh->stats, RH_STAT_connections_refused_memory, 1);
         rh_uring_abort(sh->uring, a->fd);
+        rh_slot_give_any(sh);
         rh_mem_free(a);
         return;
     }
@@ -292,6 +293,7 @@ static uint32_t arrival_bytes(const struct rh_arrival *a)
     return (uint32_t)sizeof(*a) + a->rooms_len + a->left_len;
 }
 
+/* Into a slot that is promised. */
 static void pass(struct rh_shard *sh, struct rh_conn *c, struct rh_arrival *take_a, unsigned to)
 {
     rh_conn_set_state(sh, c, RH_CONN_MOVING);
@@ -322,6 +324,12 @@ static unsigned hand_over(struct rh_shard *sh, struct rh_conn *c, struct rh_arri
         *ret_why = "too busy, try again";
         return 503;
     }
+    if (rh_fd_direct(c->fd) && !rh_slot_take_any(sh->env->all[to], 0)) {
+        rh_mesh_give(sh->mesh, to, arrival_bytes(take_a));
+        rh_mem_free(take_a);
+        *ret_why = "the server is full";
+        return 503;
+    }
     if (rh_fd_direct(c->fd)) {
         pass(sh, c, take_a, to);
     } else {
@@ -341,9 +349,11 @@ void rh_arrive_passed(struct rh_shard *sh, struct rh_conn *c, int res)
     if (res >= 0) {
         a->fd = res;
         rh_uring_close(sh->uring, c->fd); /* ours; the other one keeps it open */
+        rh_slot_give_any(sh);
         send_arrival(sh, c, a, to);
         return;
     }
+    rh_slot_give_any(sh->env->all[to]);
     rh_mesh_give(sh->mesh, to, arrival_bytes(a));
     rh_mem_free(a);
     RH_LOG_EVERY(1, RH_LOG_WARN, "handover.failed", RH_KU("shard", sh->tid), RH_KU("to", to),

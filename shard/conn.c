@@ -120,8 +120,10 @@ static void conn_free(struct rh_shard *sh, struct rh_conn *c)
     rh_block_give(&sh->stock.blocks, c->message);
     if (rh_unlikely(c->has_context))
         rh_squeeze_end(sh, c);
-    if (c->state == RH_CONN_DEAD)
+    if (c->state == RH_CONN_DEAD) {
         rh_uring_close(sh->uring, c->fd);
+        rh_slot_give_any(sh);
+    }
     rh_conn_set_state(sh, c, RH_CONN_FREE);
     c->gen++;
     c->out = NULL;

@@ -324,6 +324,9 @@ struct rh_shard {
 
     /* Shared: we write, gauges and livez read (relaxed: a late value is fine). */
     alignas(RH_CACHE_LINE) _Atomic uint64_t beat_ms;
+    /* Shared: we, and those who hand over to us, add; we, and they where it failed, take off
+     * (relaxed: it tells of nothing else). Slots of our table that are in use or promised. */
+    _Atomic uint32_t slots;
     struct rh_stats stats;
 };
 
@@ -379,6 +382,13 @@ void rh_accept_stop(struct rh_shard *sh);
 void rh_accept_done(struct rh_shard *sh, uint64_t tag, int res);
 bool rh_accept_idle(const struct rh_shard *sh); /* nothing under way */
 void rh_accept_resume(struct rh_shard *sh);     /* connections have gone: arms what is missing */
+
+/* ---- slot.c ---- */
+
+/* Promises a slot of this shard's table, if `keep` others stay free. It is given back when the slot's
+ * close is queued, or when nothing came into it. Ordinary descriptors: always true, not counted. */
+bool rh_slot_take_any(struct rh_shard *sh, uint32_t keep);
+void rh_slot_give_any(struct rh_shard *sh);
 
 /* ---- conn.c: slots, states, receiving, sending, pausing, ending ---- */
 

@@ -160,6 +160,48 @@ RH_TEST(pressure, broadcasts_are_answered_in_part_and_bounded)
     end();
 }
 
+static unsigned count_status(unsigned status)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < client_count; i++)
+        count += clients[i].status == status;
+    return count;
+}
+
+/* Goal    whoever reaches a table of direct descriptors first, from another shard or by its own
+ *         listener, and however many: each client is answered, none is lost for want of a slot.
+ * Method  more hand-overs than the frozen shard has slots for behind those that its accepts wait
+ *         for, and then a client for each of these. */
+RH_TEST(pressure, hand_overs_do_not_take_the_slots_that_accepts_wait_for)
+{
+    char name[24];
+    unsigned passed, came = 80;
+
+    hub.env.files = RH_TABLE_SPARE + RH_ACCEPTS + 4;
+    begin();
+    freeze(2);
+    for (unsigned i = 0; i < came; i++) {
+        name_on(name, "far", i, 2);
+        dial(name, 0, "");
+        WAIT_FOR(stat_at(0, RH_STAT_handovers) + count_status(503) == i + 1);
+    }
+    passed = (unsigned)stat_at(0, RH_STAT_handovers);
+    RH_EQ_INT(passed, hub.env.files - RH_ACCEPTS);
+    for (unsigned i = 0; i < RH_ACCEPTS; i++) {
+        name_on(name, "near", i, 2);
+        dial(name, 2, "");
+    }
+    thaw(2);
+    WAIT_FOR(count_status(101) + count_status(503) == client_count);
+    RH_OK_IF(count_status(101) > 0);
+    RH_EQ_INT(stat_at(2, RH_STAT_accept_errors), 0);
+    for (unsigned i = 0; i < client_count; i++)
+        if (clients[i].fd >= 0)
+            hang_up(&clients[i], 1006);
+    end();
+}
+
 /* ---- CONFIG, DRAIN ---- */
 
 static void tell_config(const char *value)

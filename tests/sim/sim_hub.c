@@ -420,6 +420,8 @@ void sim_hub_stop(bool empty)
             sim_hub_run(sim_now() + CONTROL_NAP);
         }
     for (unsigned i = 0; i < hub.shards; i++) {
+        SIM_CHECK(hub.all[i]->slots == 0, "shard %u has promised %u slots for nothing", i,
+                  hub.all[i]->slots);
         rh_tid_set((int)i);
         rh_shard_destroy(hub.all[i]);
     }
