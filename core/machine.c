@@ -43,12 +43,26 @@ struct version {
     const char *key;   /* in /proc/self/cgroup, behind the first colon */
     const char *below; /* the root */
     const char *limit, *usage;
+    const char *idle; /* in memory.stat */
 };
 
 static const struct version versions[] = {
-    {":", "", "memory.max", "memory.current"},
-    {"memory:", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"},
+    {":", "", "memory.max", "memory.current", "\ninactive_file "},
+    {"memory:", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+     "\ntotal_inactive_file "},
 };
+
+/* Of what a group has used, what the kernel takes back first. */
+static uint64_t idle_in(const char *path, const char *key)
+{
+    char text[TEXT_ROOM];
+    const char *at;
+
+    text[0] = '\n';
+    read_text(path, text + 1, sizeof(text) - 1);
+    at = strstr(text, key);
+    return at ? strtoull(at + strlen(key), NULL, 10) : 0;
+}
 
 static uint64_t left_in(const struct version *v, const char *root, const char *group, int len)
 {
@@ -61,6 +75,8 @@ static uint64_t left_in(const struct version *v, const char *root, const char *g
         return limit;
     snprintf(path, sizeof(path), "%s%s%.*s/%s", root, v->below, len, group, v->usage);
     usage = read_number(path, 0);
+    snprintf(path, sizeof(path), "%s%s%.*s/memory.stat", root, v->below, len, group);
+    usage -= RH_MIN(usage, idle_in(path, v->idle));
     return limit > usage ? limit - usage : 0;
 }
 
@@ -105,7 +121,7 @@ uint64_t rh_machine_memory(void)
 {
     char text[TEXT_ROOM];
     const char *line;
-    uint64_t available = UINT64_MAX, group;
+    uint64_t available = RH_MEMORY_UNKNOWN, group;
 
     read_text("/proc/meminfo", text, sizeof(text));
     line = strstr(text, "MemAvailable:");
@@ -113,8 +129,7 @@ uint64_t rh_machine_memory(void)
         available = strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024;
     read_text("/proc/self/cgroup", text, sizeof(text));
     group = rh_machine_cgroup(text, "/sys/fs/cgroup");
-    available = RH_MIN(available, group);
-    return available == UINT64_MAX ? 0 : available;
+    return RH_MIN(available, group); /* RH_MEMORY_UNKNOWN is the largest number */
 }
 
 uint32_t rh_machine_descriptors(void)

@@ -33,7 +33,7 @@ static uint32_t room_memory(const struct rh_machine *m)
 {
     uint64_t room = m->memory / 100 * RH_MEMORY_PERCENT / RH_CONN_BYTES;
 
-    return m->memory ? (uint32_t)RH_MIN(RH_MAX(room, 1), UINT32_MAX) : UINT32_MAX;
+    return (uint32_t)RH_MIN(RH_MAX(room, 1), UINT32_MAX);
 }
 
 /* A table for so many connections, with its spare slots and the accepts that wait. */
@@ -90,8 +90,9 @@ int rh_capacity(const struct rh_config *cfg, const struct rh_machine *m,
         direct = want > ordinary && m->direct && table_useful(cfg, m);
     c->files = direct ? table_for(cfg, m, want) : 0;
     c->reachable = direct ? room_direct(cfg, c->files) : ordinary;
+    c->room = RH_MIN(memory, c->reachable);
     c->computed = !cfg->limits_connections;
-    c->connections = c->computed ? RH_MIN(memory, c->reachable) : cfg->limits_connections;
+    c->connections = c->computed ? c->room : cfg->limits_connections;
     c->bound = "configuration";
     c->hint = "raise limits.connections";
     if (c->reachable < want) {

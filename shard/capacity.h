@@ -12,7 +12,7 @@
 
 /* What there is: core/machine and core/uring say. */
 struct rh_machine {
-    uint64_t memory;      /* bytes; 0: unknown */
+    uint64_t memory;      /* bytes, or RH_MEMORY_UNKNOWN (core/machine.h) */
     uint32_t descriptors; /* RLIMIT_NOFILE */
     bool direct;          /* direct descriptors work; else `why` says what is missing */
     const char *why;
@@ -25,6 +25,7 @@ struct rh_capacity {
     const char *bound;  /* "configuration", "memory", "descriptors" */
     const char *hint;   /* what to do for more */
     uint32_t reachable; /* connections for which there are descriptors */
+    uint32_t room;      /* and memory: limits.connections, whenever that is 0 */
 };
 
 /* RH_EUNSUPPORTED, RH_EINVAL: io.descriptors asks for what cannot be had. */

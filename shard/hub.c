@@ -128,7 +128,7 @@ static int measure(struct rh_hub *hub, const struct rh_config *cfg, struct rh_fa
     int rc = rh_capacity(cfg, &m, &hub->capacity, fault);
 
     hub->env.files = hub->capacity.files;
-    hub->env.connections_max = hub->capacity.computed ? hub->capacity.connections : 0;
+    hub->env.connections_max = hub->capacity.room;
     return rc;
 }
 

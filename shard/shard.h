@@ -42,7 +42,7 @@ struct rh_shard_env {
     unsigned control;            /* tid of the control thread in the net */
     const char *node;            /* this process's name */
     uint32_t files;              /* slots of each shard's table; 0: ordinary descriptors */
-    uint32_t connections_max;    /* limits.connections, where that is left to us; 0: no limit */
+    uint32_t connections_max;    /* limits.connections, while that is left to us; 0: no limit */
     struct rh_shard *const *all; /* by tid; for livez and metrics. Entries set before start */
 };
 

@@ -68,6 +68,22 @@ RH_TEST(machine, what_a_group_has_used_is_not_left)
     end();
 }
 
+RH_TEST(machine, file_pages_that_nobody_uses_are_left)
+{
+    begin();
+    put("/a/b/memory.max", "1000000\n");
+    put("/a/b/memory.current", "1000000\n");
+    put("/a/b/memory.stat", "anon 300000\nfile 700000\nactive_file 200000\ninactive_file 500000\n");
+    RH_EQ_U64(rh_machine_cgroup(V2, root), 500000);
+    put("/a/b/memory.stat", "inactive_file 2000000\n"); /* of another moment */
+    RH_EQ_U64(rh_machine_cgroup(V2, root), 1000000);
+    put("/memory/x/memory.limit_in_bytes", "5000\n");
+    put("/memory/x/memory.usage_in_bytes", "4000\n");
+    put("/memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n");
+    RH_EQ_U64(rh_machine_cgroup("4:memory:/x\n", root), 3000);
+    end();
+}
+
 RH_TEST(machine, the_tightest_level_counts)
 {
     begin();

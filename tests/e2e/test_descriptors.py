@@ -12,6 +12,7 @@ import os
 import pathlib
 import resource
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -214,6 +215,15 @@ class Starts(unittest.TestCase):
             self.assertEqual(line["connections"], 1000)
             self.assertLess(line["reachable"], 500)
             self.assertIn("RLIMIT_NOFILE", line["hint"])
+
+    def test_a_limit_that_is_taken_away_leaves_what_there_is_room_for(self):
+        with Hub(config="limits: {connections: 10}\n", descriptors=500) as hub:
+            eventually(lambda: hub.metric("ringhub_connections_limit") == 10, "the gauge")
+            hub.write_config("limits: {connections: 0}\n")
+            hub.process.send_signal(signal.SIGHUP)
+            eventually(lambda: hub.metric("ringhub_connections_limit") != 10, "the gauge")
+            self.assertGreater(hub.metric("ringhub_connections_limit"), 10)
+            self.assertLess(hub.metric("ringhub_connections_limit"), 500)
 
 
 class EveryKind(unittest.TestCase):

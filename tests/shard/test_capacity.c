@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/machine.h"
 #include "shard/shard.h"
 #include "tests/rh_test.h"
 
@@ -83,10 +84,28 @@ RH_TEST(capacity, memory_is_the_bound_where_descriptors_are_many)
 RH_TEST(capacity, unknown_memory_bounds_nothing)
 {
     setup(NULL, NULL);
-    machine.memory = 0;
+    machine.memory = RH_MEMORY_UNKNOWN;
     compute();
     RH_EQ_U64(capacity.connections, 4 * (1000 - RH_TABLE_SPARE));
     RH_EQ_STR(capacity.bound, "descriptors");
+    machine.memory = 0; /* there is none left: one is always let in */
+    compute();
+    RH_EQ_U64(capacity.connections, 1);
+    RH_EQ_STR(capacity.bound, "memory");
+    teardown();
+}
+
+/* A limit may be taken away while the hub runs. */
+RH_TEST(capacity, what_there_is_room_for_is_known_beside_a_configured_limit)
+{
+    setup("limits.connections", "500");
+    compute();
+    RH_EQ_U64(capacity.room, capacity.reachable);
+    RH_OK_IF(capacity.room >= 500 && capacity.room < 1000);
+    machine.memory = GIB / 1024;
+    compute();
+    RH_EQ_U64(capacity.room, 102);
+    RH_EQ_U64(capacity.connections, 500);
     teardown();
 }
 
