@@ -508,16 +508,9 @@ void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
     sh->dirty[sh->dirty_count++] = c->slot;
 }
 
-static struct rh_outq *queue_of(struct rh_shard *sh, struct rh_conn *c)
-{
-    if (!c->out && (c->out = rh_outq_take(&sh->stock)))
-        c->out->bits = c->squeeze_bits;
-    return c->out;
-}
-
 uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len)
 {
-    struct rh_outq *q = reads(c) ? queue_of(sh, c) : NULL;
+    struct rh_outq *q = reads(c) ? rh_conn_queue(sh, c) : NULL;
     uint8_t *at = q ? rh_outq_own(&sh->stock, q, len) : NULL;
 
     if (!at && reads(c)) {
@@ -546,7 +539,7 @@ int rh_conn_no_memory(struct rh_shard *sh, struct rh_conn *c)
 
 int rh_conn_put(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
 {
-    if (!queue_of(sh, c) || !rh_outq_push_msg(c->out, h))
+    if (!rh_conn_queue(sh, c) || !rh_outq_push_msg(c->out, h))
         return rh_conn_no_memory(sh, c);
     rh_conn_dirty(sh, c);
     return RH_OK;
@@ -563,7 +556,7 @@ int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle
 {
     if (c->state != RH_CONN_OPEN)
         return RH_ECLOSED;
-    if (!queue_of(sh, c) || !rh_outq_push_missed(c->out, h))
+    if (!rh_conn_queue(sh, c) || !rh_outq_push_missed(c->out, h))
         return rh_conn_no_memory(sh, c);
     rh_conn_dirty(sh, c);
     return RH_OK;
@@ -573,7 +566,7 @@ int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lo
 {
     if (c->state != RH_CONN_OPEN)
         return RH_ECLOSED;
-    if (!queue_of(sh, c) || rh_outq_push_lost(c->out, lost) < 0)
+    if (!rh_conn_queue(sh, c) || rh_outq_push_lost(c->out, lost) < 0)
         return rh_conn_no_memory(sh, c);
     rh_conn_dirty(sh, c);
     return RH_OK;

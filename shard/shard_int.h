@@ -411,6 +411,14 @@ void rh_conn_rearm_starved(struct rh_shard *sh);
 /* It is pinged: parks it, if it has said nothing since the last time. */
 void rh_conn_beat(struct rh_shard *sh, struct rh_conn *c);
 
+/* Its queue, whose messages leave in the form that was agreed on. NULL: no memory for one. */
+static inline struct rh_outq *rh_conn_queue(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!c->out && (c->out = rh_outq_take(&sh->stock)))
+        c->out->bits = c->squeeze_bits;
+    return c->out;
+}
+
 /* Room for a frame of our own; see rh_outq_own. NULL: no memory, and the connection is being cut. */
 uint8_t *rh_conn_own(struct rh_shard *sh, struct rh_conn *c, size_t len);
 void rh_conn_own_done(struct rh_shard *sh, struct rh_conn *c, size_t used);

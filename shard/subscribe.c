@@ -442,9 +442,7 @@ static int note_gone(struct rh_shard *sh, const struct rh_sub *sub, const struct
 
     if (!ask->has_since || !ask->missed || !answered)
         return RH_OK;
-    if (!c->out)
-        c->out = rh_outq_take(&sh->stock);
-    return c->out && rh_outq_note(c->out, &gone) ? RH_OK : RH_ENOMEM;
+    return rh_conn_queue(sh, c) && rh_outq_note(c->out, &gone) ? RH_OK : RH_ENOMEM;
 }
 
 /* What was missed, and a place in the branch. RH_ENOMEM: nothing has changed. */

@@ -375,6 +375,18 @@ class Negotiated:
         if not self.keeps:  # shards times windows times messages, for the room, then its history
             self.assertLessEqual(made, 4 * 2 * 5 + 4 * 5)
 
+    async def test_what_is_left_of_a_history_is_compressed_too(self):
+        """The loss of what is gone is noted in the queue before anything else is."""
+        room = f"left-{self.keeps}"
+        sender = await self.client(f"{room}-sender", role="admin")
+        await sender.join(room)
+        contents = [prose(1000, seed) for seed in range(104)]  # rooms.history_size is 100
+        await sender.publish_row(room, contents)
+        late = self.open(path(f"{room}-late"))
+        late.send(raw.frame(raw.TEXT, ask("room.join", {"room": room, "since": 1})))
+        self.assertEqual(self.contents(late, 100), contents[4:])
+        self.assertEqual(late.counts[True], 100)
+
     def contents(self, wire, count):
         got = []
         while len(got) < count:
