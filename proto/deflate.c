@@ -402,26 +402,49 @@ static int inflate_part(struct rh_inflater *z, const uint8_t *in, size_t len, si
     }
 }
 
-int rh_inflate(struct rh_inflater *z, const void *in, size_t len, size_t max,
-               struct rh_deflate_out *out)
+/* Behind all of a message: what 7.2.1 cut off, which has to bring nothing, and to an edge. */
+static int inflate_tail(struct rh_inflater *z, size_t max, struct rh_deflate_out *out, size_t *used)
 {
-    size_t used = 0, ours;
+    const size_t ours = *used;
+    bool edge;
+    int rc = inflate_part(z, tail, sizeof(tail), max, out, used, &edge);
+
+    if (rc == 0 && (!edge || *used != ours)) /* what ends early could take the tail for its data */
+        rc = RH_EINVAL;
+    return rc;
+}
+
+int rh_inflate_some(struct rh_inflater *z, const void *in, size_t len, size_t some, size_t *at,
+                    size_t max, struct rh_deflate_out *out)
+{
+    const size_t step = RH_MIN(some, len - *at);
+    size_t used = *at ? out->len : 0;
     bool edge;
     int rc;
 
     rh_assert(len <= RH_DEFLATE_SIZE_MAX && max <= RH_DEFLATE_SIZE_MAX && !lies_in(out, in));
     out->len = 0;
-    rc = inflate_part(z, in, len, max, out, &used, &edge);
-    ours = used;
+    rc = inflate_part(z, (const uint8_t *)in + *at, step, max, out, &used, &edge);
+    *at += step;
+    if (rc == 0 && *at < len) {
+        out->len = used;
+        return 1;
+    }
     if (rc == 0)
-        rc = inflate_part(z, tail, sizeof(tail), max, out, &used, &edge);
-    if (rc == 0 && (!edge || used != ours)) /* what ends early could take the tail for its data */
-        rc = RH_EINVAL;
+        rc = inflate_tail(z, max, out, &used);
     if (rc == 0)
         out->len = used;
     if (rc < 0 || !z->keeps)
         inflateReset(&z->zs);
     return rc;
+}
+
+int rh_inflate(struct rh_inflater *z, const void *in, size_t len, size_t max,
+               struct rh_deflate_out *out)
+{
+    size_t at = 0;
+
+    return rh_inflate_some(z, in, len, len, &at, max, out);
 }
 
 size_t rh_inflater_bytes(const struct rh_inflater *z)

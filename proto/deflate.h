@@ -121,6 +121,11 @@ void rh_inflater_destroy(struct rh_inflater *z); /* accepts NULL */
  * context is fresh: where it is kept, nothing more of that peer can be read. */
 int rh_inflate(struct rh_inflater *z, const void *in, size_t len, size_t max,
                struct rh_deflate_out *out);
+/* The same in steps of `some` bytes, since a message of nothing but tables costs a hundred times what
+ * its bytes do: *at begins with 0 and says how many were read. 1: there is more to do, and until then
+ * `out`, whose len is what came so far, and the inflater are this message's. */
+int rh_inflate_some(struct rh_inflater *z, const void *in, size_t len, size_t some, size_t *at,
+                    size_t max, struct rh_deflate_out *out);
 size_t rh_inflater_bytes(const struct rh_inflater *z);
 
 #endif

@@ -6,7 +6,8 @@
  *
  * Invalid messages (PROTOCOL 3) are answered with an error and counted; the one after
  * limits.invalid_messages in a row closes with 4400. A request that needs a credit it cannot have
- * is kept (`held`), the connection is not read, and it is tried again when the credit comes back.
+ * is kept (`held`), the connection is not read, and it is tried again when the credit comes back. So
+ * is a long compressed message until there was time to inflate all of it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -80,14 +81,14 @@ static void no_memory(struct rh_shard *sh, struct rh_conn *c)
     rh_conn_close(sh, c, 1013, "out of memory");
 }
 
-/* security.rate_limit. False: it has been closed. */
+/* security.rate_limit, of a user's messages. False: it has been closed. */
 static bool within_rate(struct rh_shard *sh, struct rh_conn *c)
 {
     uint32_t rate = sh->cfg->security_rate_limit_messages_per_second;
     uint32_t burst = sh->cfg->security_rate_limit_burst;
     struct rh_session_more *more;
 
-    if (!rate)
+    if (!rate || c->kind == RH_IS_ECHO)
         return true;
     more = rh_session_more(c->session);
     if (!more) {
@@ -158,15 +159,6 @@ static void text_block(struct rh_shard *sh, struct rh_conn *c, struct rh_block *
         hold(sh, c, take_message, to);
 }
 
-void rh_client_retry(struct rh_shard *sh, struct rh_conn *c)
-{
-    struct rh_block *message = c->message;
-
-    c->message = NULL;
-    c->held = false;
-    text_block(sh, c, message);
-}
-
 void rh_client_unhold(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->held && rh_list_empty(&c->waiting))
@@ -199,30 +191,68 @@ static void protocol_error(struct rh_shard *sh, struct rh_conn *c, unsigned code
         rh_conn_close(sh, c, code, why);
 }
 
-/* A whole message that came compressed. */
-static void compressed_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
-                               const uint8_t *at, size_t len)
+/* A message that came compressed is plain now, or `code` says why not. */
+static void inflated(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode, unsigned code,
+                     const char *why, struct rh_block *take_message)
 {
-    struct rh_block *message;
-    const char *why;
-    unsigned code;
-
-    if (c->kind == RH_IS_WS && !within_rate(sh, c))
-        return;
-    code = rh_squeeze_inflate(sh, c, at, len, opcode == RH_WS_TEXT, &message, &why);
     if (code == 1013) {
         no_memory(sh, c);
     } else if (code) {
         protocol_error(sh, c, code, why);
     } else if (c->kind == RH_IS_WS && opcode == RH_WS_TEXT) {
-        text_block(sh, c, message);
+        text_block(sh, c, take_message);
     } else {
         if (c->kind == RH_IS_ECHO)
-            send_frame(sh, c, opcode, rh_block_at(message), rh_block_len(message));
+            send_frame(sh, c, opcode, rh_block_at(take_message), rh_block_len(take_message));
         else
             invalid(sh, c, (struct rh_span){0}, NOT_TEXT);
-        rh_block_give(&sh->stock.blocks, message);
+        rh_block_give(&sh->stock.blocks, take_message);
     }
+}
+
+/* A whole message that came compressed, within the rate. */
+static void compressed_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
+                               const uint8_t *at, size_t len)
+{
+    struct rh_block *message = NULL;
+    const char *why = NULL;
+    unsigned code = rh_squeeze_inflate(sh, c, at, len, opcode == RH_WS_TEXT, &message, &why);
+
+    inflated(sh, c, opcode, code, why, message);
+}
+
+/* The same for a long one, as far as this pass goes. */
+static void long_message(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
+                         struct rh_block *take_squeezed)
+{
+    struct rh_block *message = NULL;
+    const char *why = NULL;
+    unsigned code = rh_squeeze_inflate_long(sh, c, rh_block_at(take_squeezed),
+                                            rh_block_len(take_squeezed), &opcode, &message, &why);
+
+    if (code == RH_SQUEEZE_WAITS) {
+        c->message = take_squeezed;
+        c->held = true;
+        return;
+    }
+    rh_block_give(&sh->stock.blocks, take_squeezed);
+    inflated(sh, c, opcode, code, why, message);
+}
+
+/* One that was put together. */
+static void compressed_block(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode,
+                             struct rh_block *take_message)
+{
+    const size_t len = rh_block_len(take_message);
+    bool may = within_rate(sh, c);
+
+    if (may && len > RH_SQUEEZE_SOME) {
+        long_message(sh, c, opcode, take_message);
+        return;
+    }
+    if (may)
+        compressed_message(sh, c, opcode, len ? rh_block_at(take_message) : (uint8_t *)"", len);
+    rh_block_give(&sh->stock.blocks, take_message);
 }
 
 /* The last piece has come: c->message is whole (NULL: it is empty, or not wanted). */
@@ -232,9 +262,7 @@ static void finish_message(struct rh_shard *sh, struct rh_conn *c, const struct 
 
     c->message = NULL;
     if (ev->compressed) {
-        compressed_message(sh, c, ev->opcode, message ? rh_block_at(message) : (uint8_t *)"",
-                           rh_block_len(message));
-        rh_block_give(&sh->stock.blocks, message);
+        compressed_block(sh, c, ev->opcode, message);
     } else if (c->kind == RH_IS_ECHO && message) {
         send_frame(sh, c, ev->opcode, rh_block_at(message), rh_block_len(message));
         rh_block_give(&sh->stock.blocks, message);
@@ -262,10 +290,22 @@ static void data(struct rh_shard *sh, struct rh_conn *c, const struct rh_ws_even
 {
     if (!ev->first || !ev->last)
         piece(sh, c, ev);
-    else if (rh_unlikely(ev->compressed))
-        compressed_message(sh, c, ev->opcode, ev->data, ev->len);
-    else
+    else if (rh_likely(!ev->compressed))
         whole_message(sh, c, ev);
+    else if (within_rate(sh, c))
+        compressed_message(sh, c, ev->opcode, ev->data, ev->len);
+}
+
+void rh_client_retry(struct rh_shard *sh, struct rh_conn *c)
+{
+    struct rh_block *message = c->message;
+
+    c->message = NULL;
+    c->held = false;
+    if (rh_squeeze_inflating(sh, c))
+        long_message(sh, c, 0, message); /* it knows the opcode */
+    else
+        text_block(sh, c, message);
 }
 
 void rh_client_ping(struct rh_shard *sh, struct rh_conn *c)

@@ -115,7 +115,7 @@ struct rh_conn {
     uint32_t recv_ending : 1;  /* and has been told to end */
     uint32_t starved : 1;      /* no provided buffer was left */
     uint32_t is_dirty : 1;     /* stands in struct rh_shard.dirty */
-    uint32_t held : 1;         /* `message` is whole and waits for a credit */
+    uint32_t held : 1;         /* `message` is whole and waits for a credit, or a turn */
     uint32_t deaf : 1;         /* no frame is expected any more: what comes is thrown away */
     uint32_t eof : 1;          /* the peer's end of stream came while we were paused */
     uint32_t answered : 1;     /* HTTP: some request */
@@ -569,6 +569,15 @@ void rh_squeeze_turns(struct rh_shard *sh);
  * close with: 1007 damaged, or not UTF-8 where `text`; 1009 too large; 1013 no memory. */
 unsigned rh_squeeze_inflate(struct rh_shard *sh, struct rh_conn *c, const uint8_t *in, size_t len,
                             bool text, struct rh_block **ret_message, const char **ret_why);
+/* The same for one of over RH_SQUEEZE_SOME bytes, as far as this pass goes: then it returns
+ * RH_SQUEEZE_WAITS, and the connection is paused until its turn comes, to go on with the same bytes.
+ * *opcode: the message's; read when it begins, told when it goes on. */
+#define RH_SQUEEZE_WAITS 1
+unsigned rh_squeeze_inflate_long(struct rh_shard *sh, struct rh_conn *c, const uint8_t *in,
+                                 size_t len, uint8_t *opcode, struct rh_block **ret_message,
+                                 const char **ret_why);
+/* Is it in the middle of such a one? */
+bool rh_squeeze_inflating(const struct rh_shard *sh, const struct rh_conn *c);
 
 /* ---- user.c ---- */
 

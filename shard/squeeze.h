@@ -11,8 +11,9 @@
  *   control frames       never                                   never
  *   what comes in        the shared inflater                     its own inflater
  *
- * Fairness   A kilobyte may inflate to a megabyte, so what clients send is worked on in turns: where a
- *            pass has had RH_SQUEEZE_PASS bytes of it, who may send more is not read before the next.
+ * Fairness   A kilobyte may inflate to a megabyte, and one of nothing but tables to nothing in 70 us: so
+ *            what clients send is worked on in turns: where a pass has done RH_SQUEEZE_PASS of it, who
+ *            may send more is not read before the next, and a long message goes on then.
  * Threads    the shard's.
  * Memory     deflaters and inflaters are made when they are first needed. Without memory things go
  *            as they are; what came compressed and cannot be inflated closes with 1013.
@@ -28,20 +29,23 @@
 #include "core/stat.h"
 #include "proto/deflate.h"
 
-#define RH_SQUEEZE_PASS                                                                            \
-    (2u << 20) /* bytes of clients' messages that one pass works on, and one more */
+/* One pass does so much work on what clients send, and one step more: bytes that come out count once,
+ * those that go in RH_SQUEEZE_IN times. A step is so many bytes of a message. */
+#define RH_SQUEEZE_PASS (2u << 20)
+#define RH_SQUEEZE_IN   16u
+#define RH_SQUEEZE_SOME (32u << 10)
 
 /* A shard's. Begins zeroed. */
 struct rh_squeeze {
-    uint64_t work; /* bytes inflated, and of own frames deflated, in this pass */
+    uint64_t work; /* on what clients send, and on own frames, in this pass */
     struct rh_stats *stats;
     uint64_t min_size; /* of a payload that is worth it */
     uint8_t mem_level, level;
     struct rh_deflater *out[RH_DEFLATE_BITS_MAX + 1]; /* by window; NULL: not needed so far */
     struct rh_inflater *in;                           /* of those who keep no context; or NULL */
     struct rh_deflate_out buffer;                     /* what comes of either */
-    struct rh_map contexts;                           /* of those who do, by slot */
-    uint64_t held;                                    /* bytes that out, in and buffer hold */
+    struct rh_map contexts; /* of those who do, and of long messages, by slot */
+    uint64_t held;          /* bytes that out, in and buffer hold */
 };
 
 /* What compression has done to messages that were put under way: their number, and their payloads'

@@ -2,6 +2,7 @@
  *
  * Why messages are inflated as a whole: it costs one inflater for all connections instead of one for
  * each that is in the middle of a message, and the bound on what comes out is known from the start.
+ * Only a long one, of which a pass may see no more than a part, has an inflater for itself.
  *
  * A connection with a context of its own (compression.context_takeover) compresses what leaves, in the
  * order in which it leaves: the send that outq.c has described is walked frame by frame, and packed
@@ -16,11 +17,20 @@
 #include "proto/utf8.h"
 #include "shard/shard_int.h"
 
-/* Of a connection that keeps a context in either direction. */
+/* A long message that is being inflated, over several passes. */
+struct job {
+    struct rh_inflater *own; /* NULL: the context's */
+    struct rh_deflate_out out;
+    size_t at, max; /* bytes that were read; the most that may come */
+    uint8_t opcode;
+};
+
+/* Of a connection that keeps a context in either direction, or has sent a long message. */
 struct context {
     struct rh_map_node node; /* struct rh_squeeze.contexts, by slot */
     struct rh_deflater *out;
     struct rh_inflater *in;
+    struct job *job;   /* or NULL */
     uint8_t *run;      /* that flies; or NULL */
     uint64_t run_room; /* its bytes */
     uint64_t held;     /* bytes of all that */
@@ -28,11 +38,17 @@ struct context {
     uint8_t in_bits;   /* 0: what comes needs none */
 };
 
+static uint64_t job_bytes(const struct job *job)
+{
+    return sizeof(*job) + job->out.room + (job->own ? rh_inflater_bytes(job->own) : 0);
+}
+
 static void count_context(struct rh_squeeze *sq, struct context *ctx)
 {
     rh_squeeze_hold(sq, &ctx->held,
                     sizeof(*ctx) + ctx->run_room + (ctx->out ? rh_deflater_bytes(ctx->out) : 0) +
-                        (ctx->in ? rh_inflater_bytes(ctx->in) : 0));
+                        (ctx->in ? rh_inflater_bytes(ctx->in) : 0) +
+                        (ctx->job ? job_bytes(ctx->job) : 0));
 }
 
 /* ---- own frames, without a context ---- */
@@ -57,7 +73,7 @@ size_t rh_squeeze_own(struct rh_shard *sh, struct rh_conn *c, uint8_t *frame, si
 
 /* ---- with a context: what leaves, as it leaves ---- */
 
-static struct context *find_context(struct rh_squeeze *sq, const struct rh_conn *c)
+static struct context *find_context(const struct rh_squeeze *sq, const struct rh_conn *c)
 {
     struct rh_map_node *node = rh_map_first(&sq->contexts, c->slot);
 
@@ -217,6 +233,15 @@ bool rh_squeeze_begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_de
     return true;
 }
 
+static void job_destroy(struct job *job)
+{
+    if (!job)
+        return;
+    rh_inflater_destroy(job->own);
+    rh_deflate_out_trim(&job->out, 0);
+    rh_mem_free(job);
+}
+
 void rh_squeeze_end(struct rh_shard *sh, struct rh_conn *c)
 {
     struct rh_squeeze *sq = &sh->stock.squeeze;
@@ -227,18 +252,24 @@ void rh_squeeze_end(struct rh_shard *sh, struct rh_conn *c)
     rh_squeeze_hold(sq, &ctx->held, 0);
     rh_deflater_destroy(ctx->out);
     rh_inflater_destroy(ctx->in);
+    job_destroy(ctx->job);
     rh_mem_free(ctx->run);
     rh_mem_free(ctx);
 }
 
 /* ---- what comes in ---- */
 
+static void await_turn(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_conn_pause(sh, c, RH_PAUSE_TURN);
+    rh_list_add(&sh->turns, &c->waiting);
+}
+
 bool rh_squeeze_pause(struct rh_shard *sh, struct rh_conn *c)
 {
     if (sh->stock.squeeze.work < RH_SQUEEZE_PASS || !c->inflates)
         return false;
-    rh_conn_pause(sh, c, RH_PAUSE_TURN);
-    rh_list_add(&sh->turns, &c->waiting);
+    await_turn(sh, c);
     return true;
 }
 
@@ -268,10 +299,9 @@ static struct rh_inflater *inflater_of(struct rh_squeeze *sq, struct context *ct
 }
 
 /* A copy of what came out, since the inflater may be needed again before that is done with. */
-static unsigned take_message(struct rh_shard *sh, bool text, struct rh_block **ret_message,
-                             const char **ret_why)
+static unsigned take_message(struct rh_shard *sh, const struct rh_deflate_out *out, bool text,
+                             struct rh_block **ret_message, const char **ret_why)
 {
-    const struct rh_deflate_out *out = &sh->stock.squeeze.buffer;
     struct rh_block *message;
 
     *ret_why = "text that is not UTF-8";
@@ -296,11 +326,27 @@ static unsigned close_code(int rc, const char **ret_why)
     return rc == RH_EFULL ? 1009 : rc == RH_EINVAL ? 1007 : 1013;
 }
 
-static void count_inflated(struct rh_squeeze *sq, size_t wire)
+static void count_inflated(struct rh_squeeze *sq, size_t plain, size_t wire)
 {
     rh_stat_add(sq->stats, RH_STAT_compressed_messages_in, 1);
-    rh_stat_add(sq->stats, RH_STAT_compressed_plain_bytes_in, sq->buffer.len);
+    rh_stat_add(sq->stats, RH_STAT_compressed_plain_bytes_in, plain);
     rh_stat_add(sq->stats, RH_STAT_compressed_wire_bytes_in, wire);
+}
+
+/* What it was to inflate `in` bytes; after an error nobody knows how many came out before it. */
+static void count_work(struct rh_squeeze *sq, int rc, size_t in, size_t out, size_t max)
+{
+    sq->work += (uint64_t)in * RH_SQUEEZE_IN + (rc < 0 ? max : out);
+}
+
+/* All of a message has been inflated, or it failed. */
+static unsigned inflated(struct rh_shard *sh, int rc, const struct rh_deflate_out *out, size_t wire,
+                         bool text, struct rh_block **ret_message, const char **ret_why)
+{
+    if (rc < 0)
+        return close_code(rc, ret_why);
+    count_inflated(&sh->stock.squeeze, out->len, wire);
+    return take_message(sh, out, text, ret_message, ret_why);
 }
 
 unsigned rh_squeeze_inflate(struct rh_shard *sh, struct rh_conn *c, const uint8_t *in, size_t len,
@@ -309,20 +355,92 @@ unsigned rh_squeeze_inflate(struct rh_shard *sh, struct rh_conn *c, const uint8_
     struct rh_squeeze *sq = &sh->stock.squeeze;
     struct context *ctx = c->has_context ? find_context(sq, c) : NULL;
     struct rh_inflater *z = inflater_of(sq, ctx);
-    int rc = RH_ENOMEM;
-    unsigned code;
+    const size_t max = sh->cfg->limits_message_size;
+    int rc = z ? rh_inflate(z, in, len, max, &sq->buffer) : RH_ENOMEM;
+    unsigned code = inflated(sh, rc, &sq->buffer, len, text, ret_message, ret_why);
 
-    if (z)
-        rc = rh_inflate(z, in, len, sh->cfg->limits_message_size, &sq->buffer);
-    if (rc == RH_OK) {
-        sq->work += sq->buffer.len;
-        count_inflated(sq, len);
-        code = take_message(sh, text, ret_message, ret_why);
-    } else {
-        code = close_code(rc, ret_why);
-    }
+    count_work(sq, rc, len, sq->buffer.len, max);
     rh_squeeze_trim(sq);
     if (ctx)
         count_context(sq, ctx);
     return code;
+}
+
+/* ---- long messages ---- */
+
+/* NULL: no memory. */
+static struct job *job_create(const struct rh_shard *sh, const struct context *ctx, uint8_t opcode)
+{
+    struct job *job = rh_mem_zalloc(sizeof(*job));
+
+    if (!job)
+        return NULL;
+    job->max = sh->cfg->limits_message_size;
+    job->opcode = opcode;
+    if (!ctx->in_bits && rh_inflater_create(RH_DEFLATE_BITS_MAX, false, &job->own) < 0) {
+        rh_mem_free(job);
+        return NULL;
+    }
+    return job;
+}
+
+/* The connection's context with the message that it is at, made where that begins. NULL: no memory. */
+static struct context *find_job(struct rh_shard *sh, struct rh_conn *c, uint8_t opcode)
+{
+    static const struct rh_deflate_terms no_terms;
+    struct rh_squeeze *sq = &sh->stock.squeeze;
+    struct context *ctx = c->has_context ? find_context(sq, c) : context_create(sq, c, &no_terms);
+
+    if (!ctx)
+        return NULL;
+    c->has_context = true;
+    if (!ctx->job)
+        ctx->job = job_create(sh, ctx, opcode);
+    return ctx->job ? ctx : NULL;
+}
+
+/* Steps, until it is done or the pass has done enough. Returns 1, 0 or an error. */
+static int work_on(struct rh_squeeze *sq, struct context *ctx, const uint8_t *in, size_t len)
+{
+    struct job *job = ctx->job;
+    struct rh_inflater *z = job->own ? job->own : inflater_of(sq, ctx);
+    int rc = z ? 1 : RH_ENOMEM;
+
+    while (rc == 1 && sq->work < RH_SQUEEZE_PASS) {
+        size_t at = job->at, before = at ? job->out.len : 0;
+
+        rc = rh_inflate_some(z, in, len, RH_SQUEEZE_SOME, &job->at, job->max, &job->out);
+        count_work(sq, rc, job->at - at, job->out.len - before, job->max);
+    }
+    return rc;
+}
+
+unsigned rh_squeeze_inflate_long(struct rh_shard *sh, struct rh_conn *c, const uint8_t *in,
+                                 size_t len, uint8_t *opcode, struct rh_block **ret_message,
+                                 const char **ret_why)
+{
+    struct rh_squeeze *sq = &sh->stock.squeeze;
+    struct context *ctx = find_job(sh, c, *opcode);
+    unsigned code;
+    int rc;
+
+    if (!ctx)
+        return close_code(RH_ENOMEM, ret_why);
+    *opcode = ctx->job->opcode;
+    rc = work_on(sq, ctx, in, len);
+    if (rc == 1) {
+        count_context(sq, ctx);
+        await_turn(sh, c);
+        return RH_SQUEEZE_WAITS;
+    }
+    code = inflated(sh, rc, &ctx->job->out, len, *opcode == RH_WS_TEXT, ret_message, ret_why);
+    job_destroy(ctx->job);
+    ctx->job = NULL;
+    count_context(sq, ctx);
+    return code;
+}
+
+bool rh_squeeze_inflating(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return c->has_context && find_context(&sh->stock.squeeze, c)->job;
 }

@@ -50,6 +50,20 @@ def packed(opcode, payload, **how):
     return raw.frame(opcode, pack(payload), rsv=RSV1, **how)
 
 
+def tables(size):
+    """A message of about that many bytes that holds nothing but tables: blocks without a symbol. Each
+    of them costs an inflater a microsecond."""
+    fields = [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]  # a dynamic block: 257 + 1 codes, 18 lengths
+    fields += [(int(place in (2, 17)), 3) for place in range(18)]  # of "many zeros", and of "one"
+    fields += [(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1), (0, 1)]  # 256 times 0, 1, 1; end
+    number, bits = 0, 0
+    for value, width in fields:
+        number |= value << bits
+        bits += width
+    block = sum(number << bits * turn for turn in range(8))  # as many bytes as a block has bits
+    return block.to_bytes(bits, "little") * (size // bits) + b"\0"
+
+
 class Deflating(raw.Wire):
     """A Wire whose messages may come compressed. `counts` says how many did, `bytes` what they had on
     the wire."""

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 import unittest
 import zlib
@@ -16,7 +17,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 import raw
 from clients import ClientCase, envelope, open_socket, path
-from deflating import EXTENSION, RSV1, Deflating, Packer, pack, packed, parameters
+from deflating import EXTENSION, RSV1, Deflating, Packer, pack, packed, parameters, tables
 from hub import DEADLINE, ROOT, SLOWNESS, Hub, HubCase, eventually
 from slow import BLOCK, BOUND, DISCONNECTED, Slow, SlowCase
 
@@ -514,6 +515,60 @@ class Flood(HubCase):
             wire.sock.close()
         self.assertGreater(self.hub.metrics()['ringhub_paused_reads_total{cause="inflate"}'], 10)
         self.assertLess(worst, 1 * SLOWNESS)  # in one go it would be many seconds
+
+
+    def test_nor_may_a_megabyte_that_inflates_to_nothing(self):
+        """It costs 80 ms, so it is worked on in pieces. Somebody's long message is not harmed."""
+        pauses = 'ringhub_paused_reads_total{cause="inflate"}'
+        paused = self.hub.metrics()[pauses]
+        for data, rounds in ((tables(16_000), 40), (tables(1 << 20), 2)):
+            wires = [Deflating(self.hub) for _ in range(8)]
+            before = compressed(self.hub, direction="in")
+            wanted = before + rounds * len(wires) + 1
+            worst, content = 0, noise(600_000)
+            with raw.Wire(self.hub) as me, Deflating(self.hub) as other:
+                me.upgrade("/echo")
+                other.upgrade("/echo")
+                for wire in wires:
+                    wire.upgrade("/echo")
+                flood = [threading.Thread(target=wire.send, daemon=True,
+                                          args=(raw.frame(raw.BINARY, data, rsv=RSV1) * rounds,))
+                         for wire in wires]
+                for thread in flood:
+                    thread.start()
+                other.say(raw.TEXT, content)
+                while compressed(self.hub, direction="in") < wanted:
+                    began = time.monotonic()
+                    me.send(raw.frame(raw.TEXT, b"still there?"))
+                    self.assertEqual(me.message().payload, b"still there?")
+                    worst = max(worst, time.monotonic() - began)
+                self.assertEqual(other.message().payload.decode(), content)
+            for thread, wire in zip(flood, wires):
+                thread.join()
+                for _ in range(rounds):
+                    self.assertEqual(wire.message(), (raw.BINARY, b"", True))
+                wire.sock.close()
+            self.assertLess(worst, 1 * SLOWNESS)
+        self.assertGreater(self.hub.metrics()[pauses] - paused, 8 * 2 * 4)
+
+    def test_who_leaves_in_the_middle_of_one_leaves_nothing(self):
+        idle = self.hub.metrics()["ringhub_compression_bytes"]
+        data = raw.frame(raw.BINARY, tables(1 << 20), rsv=RSV1)
+        for number in range(24):
+            wire = Deflating(self.hub)
+            wire.upgrade(("/echo", f"/ws?user_id=leaver-{number}")[number // 3 % 2])
+            wire.send(data)
+            if number % 3 == 0:
+                wire.reset()
+            elif number % 3 == 1:
+                wire.sock.close()
+            else:  # what came before the close counts
+                wire.send(raw.close_frame(1000))
+                self.assertEqual(wire.close_code(), 1000)
+                wire.sock.close()
+        eventually(lambda: self.hub.metric("ringhub_connections") == 0, "they are gone")
+        eventually(lambda: self.hub.metrics()["ringhub_compression_bytes"] < idle + (1 << 18),
+                   lambda: self.hub.get("/metrics"))
 
 
 class Rated(HubCase):

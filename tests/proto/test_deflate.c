@@ -679,6 +679,51 @@ RH_TEST(deflate_bound, of_nothing_lets_an_empty_message_pass)
 
 /* ---- memory ---- */
 
+/* ---- in steps ---- */
+
+/* In steps of any size the result is what it is at once: the message, or the error. */
+RH_TEST(deflate_steps, give_what_one_gives)
+{
+    static uint8_t in[20000];
+    struct rh_deflate_out whole = {0}, parts = {0};
+    struct rh_inflater *z[2];
+    struct rh_deflater *d;
+
+    RH_EQ_INT(rh_deflater_create(15, 8, 6, true, &d), 0);
+    RH_EQ_INT(rh_inflater_create(15, true, &z[0]), 0);
+    RH_EQ_INT(rh_inflater_create(15, true, &z[1]), 0);
+    for (unsigned round = 0; round < 300; round++) {
+        const size_t len = rh_test_rand() % 10 ? rh_test_rand() % sizeof(in) : 0;
+        size_t at = 0, max = round % 7 ? sizeof(in) : len / 2;
+        int rc, want;
+
+        for (size_t i = 0; i < len; i++)
+            in[i] = (uint8_t)(rh_test_rand() % 5 ? 'a' : rh_test_rand());
+        RH_EQ_INT(rh_deflate(d, in, len, &packed), 0);
+        if (round % 5 == 0)
+            packed.at[rh_test_rand() % packed.len] ^= 0x24;
+        want = rh_inflate(z[0], packed.at, packed.len, max, &whole);
+        do {
+            size_t before = at, some = 1 + rh_test_rand() % 3000;
+
+            rc = rh_inflate_some(z[1], packed.at, packed.len, some, &at, max, &parts);
+            RH_EQ_U64(at, RH_MIN(before + some, packed.len));
+            RH_OK_IF(parts.len <= max);
+        } while (rc == 1);
+        RH_EQ_INT(rc, want);
+        RH_EQ_U64(parts.len, whole.len);
+        RH_OK_IF(!whole.len || !memcmp(parts.at, whole.at, whole.len));
+        if (want < 0)
+            rh_deflate_unsent(d);
+    }
+    rh_deflater_destroy(d);
+    rh_inflater_destroy(z[0]);
+    rh_inflater_destroy(z[1]);
+    rh_deflate_out_trim(&packed, 0);
+    rh_deflate_out_trim(&whole, 0);
+    rh_deflate_out_trim(&parts, 0);
+}
+
 RH_TEST(deflate_memory, is_told)
 {
     struct rh_deflater *d = deflater(12, 5, 1, true);

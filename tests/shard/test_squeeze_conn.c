@@ -595,3 +595,170 @@ RH_TEST(squeeze_conn, own_frames_that_are_compressed_are_work_too)
     take_all();
     end();
 }
+
+/* ---- long messages ---- */
+
+/* Compressed blocks that hold nothing but tables: each costs a microsecond and brings no byte. */
+static void write_tables(size_t len)
+{
+    static const uint8_t lens[18] = {[2] = 1, [17] = 1}; /* of the codes 18 and 1 */
+    static const struct {
+        uint16_t bits;
+        uint8_t count;
+    } fixed[] = {{0, 1}, {2, 2}, {0, 5}, {0, 5}, {14, 4}},
+      codes[] = {{1, 1}, {127, 7}, {1, 1}, {107, 7}, {0, 1}, {0, 1}, {0, 1}};
+    size_t bit = 0;
+
+    packed.at = rh_mem_zalloc(len + 64);
+    packed.room = len + 64;
+    packed.len = len;
+    while (bit / 8 < len - 64) {
+        uint32_t word[RH_COUNT(fixed) + RH_COUNT(lens) + RH_COUNT(codes)], count[RH_COUNT(word)];
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < RH_COUNT(fixed); i++, n++)
+            word[n] = fixed[i].bits, count[n] = fixed[i].count;
+        for (unsigned i = 0; i < RH_COUNT(lens); i++, n++)
+            word[n] = lens[i], count[n] = 3;
+        for (unsigned i = 0; i < RH_COUNT(codes); i++, n++)
+            word[n] = codes[i].bits, count[n] = codes[i].count;
+        for (unsigned i = 0; i < n; i++)
+            for (unsigned k = 0; k < count[i]; k++, bit++)
+                packed.at[bit / 8] |= (uint8_t)((word[i] >> k & 1) << bit % 8);
+    }
+    packed.len = (bit + 3 + 7) / 8; /* and the head of a stored block */
+}
+
+static unsigned inflate_long(uint8_t opcode, struct rh_block **ret_message)
+{
+    const char *why = NULL;
+    uint8_t told = opcode;
+    unsigned code;
+
+    *ret_message = NULL;
+    code = rh_squeeze_inflate_long(rig.sh, rig.conns[0], packed.at, packed.len, &told, ret_message,
+                                   &why);
+    RH_OK_IF(code > RH_SQUEEZE_WAITS ? why && !*ret_message : !*ret_message == (code != 0));
+    RH_EQ_INT(code == RH_SQUEEZE_WAITS, rh_squeeze_inflating(rig.sh, rig.conns[0]));
+    return code;
+}
+
+/* Goes on until it is over; *ret_passes says in how many passes. */
+static unsigned inflate_all(struct rh_block **ret_message, unsigned *ret_passes)
+{
+    unsigned code = inflate_long(RH_WS_BINARY, ret_message);
+
+    for (*ret_passes = 1; code == RH_SQUEEZE_WAITS; ++*ret_passes) {
+        RH_EQ_INT(rig.conns[0]->paused, RH_PAUSE_TURN);
+        RH_OK_IF(rig.sh->stock.squeeze.work < RH_SQUEEZE_PASS + (2u << 20));
+        rh_squeeze_turns(rig.sh); /* the rig's client does not go on by itself */
+        RH_EQ_INT(rig.conns[0]->paused, 0);
+        code = inflate_long(RH_WS_TEXT, ret_message); /* it knows better */
+    }
+    return code;
+}
+
+RH_TEST(squeeze_conn, what_goes_in_is_work_as_well_as_what_comes_out)
+{
+    struct rh_deflate_terms agreed = terms(12, false, 15, false);
+    struct rh_squeeze *sq;
+    uint64_t before;
+
+    begin(&agreed);
+    sq = &rig.sh->stock.squeeze;
+    write_tables(20000);
+    RH_EQ_INT(inflate(false, "", 0), 0);
+    RH_EQ_U64(sq->work, packed.len * RH_SQUEEZE_IN);
+    before = sq->work;
+    packed.at[packed.len - 20] ^= 0x55;
+    RH_EQ_INT(inflate(false, NULL, 0), 1007); /* whatever came of it before */
+    RH_EQ_U64(sq->work, before + packed.len * RH_SQUEEZE_IN + rig.cfg->limits_message_size);
+    rh_deflate_out_trim(&packed, 0);
+    end();
+}
+
+RH_TEST(squeeze_conn, a_long_message_is_inflated_over_several_passes)
+{
+    for (unsigned keeps = 0; keeps < 2; keeps++) {
+        struct rh_deflate_terms agreed = terms(12, keeps, 15, keeps);
+        struct rh_block *message;
+        struct rh_deflater *d;
+        uint8_t *rough = malloc(300000);
+        unsigned passes;
+
+        begin(&agreed);
+        write_tables(1 << 20);
+        RH_EQ_INT(inflate_all(&message, &passes), 0);
+        RH_EQ_U64(rh_block_len(message), 0);
+        RH_OK_IF(passes >= 8);
+        rh_block_give(&rig.sh->stock.blocks, message);
+        rh_deflate_out_trim(&packed, 0);
+        RH_EQ_INT(rh_deflater_create(15, 8, 6, keeps, &d), 0);
+        for (unsigned i = 0; i < 300000; i++)
+            rough[i] = (uint8_t)rh_test_rand();
+        for (unsigned round = 0; round < 2; round++) {
+            deflate(d, rough, 300000);
+            RH_EQ_INT(inflate_all(&message, &passes), 0);
+            RH_OK_IF(passes > 1);
+            RH_EQ_U64(rh_block_len(message), 300000);
+            RH_OK_IF(!memcmp(rh_block_at(message), rough, 300000));
+            rh_block_give(&rig.sh->stock.blocks, message);
+            deflate(d, text, 500); /* short ones between them use the same context */
+            RH_EQ_INT(inflate(true, (char *)text, 500), 0);
+        }
+        rig.cfg->limits_message_size = 250000;
+        deflate(d, rough, 300000);
+        RH_EQ_INT(inflate_all(&message, &passes), 1009);
+        rh_deflater_destroy(d);
+        rh_deflate_out_trim(&packed, 0);
+        free(rough);
+        end();
+    }
+}
+
+/* What it holds is counted, and goes with the connection. */
+RH_TEST(squeeze_conn, who_is_cut_in_the_middle_of_a_long_message_leaves_nothing)
+{
+    struct rh_deflate_terms agreed = terms(12, false, 15, false);
+    struct rh_block *message;
+    uint64_t idle;
+
+    begin(&agreed);
+    idle = rig_stat(RH_STAT_compression_bytes);
+    write_tables(1 << 20);
+    RH_EQ_INT(inflate_long(RH_WS_TEXT, &message), RH_SQUEEZE_WAITS);
+    RH_OK_IF(rig_stat(RH_STAT_compression_bytes) > idle + 8000);
+    own(0, 1, 3000);
+    rig_pass();
+    rh_conn_cut(rig.sh, rig.conns[0], 1006);
+    RH_OK_IF(rh_list_empty(&rig.sh->turns));
+    rh_deflate_out_trim(&packed, 0);
+    end();
+}
+
+static void inflate_long_without_memory(void *arg)
+{
+    uint64_t fail = rh_mem_fail_left();
+    struct rh_deflate_terms agreed = terms(12, false, 15, arg != NULL);
+    struct rh_block *message;
+    unsigned code, passes;
+
+    rh_mem_fail_nth(0);
+    begin(&agreed);
+    write_tables(400000);
+    rh_mem_fail_nth(fail);
+    code = inflate_all(&message, &passes);
+    RH_OK_IF(code == 0 || code == 1013);
+    fail = rh_mem_fail_left();
+    rh_mem_fail_nth(0);
+    rh_block_give(&rig.sh->stock.blocks, message);
+    rh_deflate_out_trim(&packed, 0);
+    end();
+    rh_mem_fail_nth(fail);
+}
+
+RH_TEST(squeeze_conn, a_long_message_that_finds_no_memory_is_1013)
+{
+    rh_test_fail_each_alloc(inflate_long_without_memory, NULL);
+    rh_test_fail_each_alloc(inflate_long_without_memory, "keeps");
+}
