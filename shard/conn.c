@@ -601,14 +601,38 @@ void rh_conn_flush(struct rh_shard *sh, struct rh_conn *c)
     rh_heartbeat_watch_send(sh, c);
 }
 
+/* Has this pass compressed enough of what leaves with contexts? A dead one does not wait: its slot is
+ * free after the pass. */
+static bool packs_later(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return sh->stock.squeeze.packed >= RH_SQUEEZE_PACK && reads(c);
+}
+
+/* True: some want to be asked again. Those who wait for the next pass stay in the list, in front. */
+static bool flush_dirty(struct rh_shard *sh)
+{
+    uint32_t count = sh->dirty_count;
+    bool again = false;
+
+    sh->dirty_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct rh_conn *c = slab_conn(sh, sh->dirty[i]);
+
+        if (rh_unlikely(c->has_context) && packs_later(sh, c)) {
+            sh->dirty[sh->dirty_count++] = c->slot;
+            continue;
+        }
+        c->is_dirty = false;
+        rh_conn_flush(sh, c); /* may queue something for itself, at a place that is free by now */
+        again |= c->is_dirty;
+    }
+    return again;
+}
+
 void rh_conn_flush_all(struct rh_shard *sh)
 {
-    while (sh->dirty_count) {
-        struct rh_conn *c = slab_conn(sh, sh->dirty[--sh->dirty_count]);
-
-        c->is_dirty = false;
-        rh_conn_flush(sh, c);
-    }
+    while (flush_dirty(sh))
+        ;
     if (rh_bundles_any(&sh->stock.bundles) &&
         !sh->more_fanout) /* else the next pass sends it, too */
         rh_bundles_forget(&sh->stock.bundles, &sh->stock.handles);

@@ -506,7 +506,7 @@ static uint64_t wait_ms(const struct rh_shard *sh)
 void rh_shard_wait(struct rh_shard *sh)
 {
     bool busy = sh->reaped >= BUSY_REAPED || !rh_list_empty(&sh->starved) ||
-                !rh_list_empty(&sh->turns) || sh->more_fanout;
+                !rh_list_empty(&sh->turns) || sh->dirty_count || sh->more_fanout;
     uint64_t ms = busy ? 0 : wait_ms(sh);
 
     RH_ON_SHARD(sh);

@@ -13,7 +13,8 @@
  *
  * Fairness   A kilobyte may inflate to a megabyte, and one of nothing but tables to nothing in 70 us: so
  *            what clients send is worked on in turns: where a pass has done RH_SQUEEZE_PASS of it, who
- *            may send more is not read before the next, and a long message goes on then.
+ *            may send more is not read before the next, and a long message goes on then. So is what
+ *            leaves with contexts: after RH_SQUEEZE_PACK bytes a pass the other queues wait.
  * Threads    the shard's.
  * Memory     deflaters and inflaters are made when they are first needed. Without memory things go
  *            as they are; what came compressed and cannot be inflated closes with 1013.
@@ -34,10 +35,13 @@
 #define RH_SQUEEZE_PASS (2u << 20)
 #define RH_SQUEEZE_IN   16u
 #define RH_SQUEEZE_SOME (32u << 10)
+/* One pass packs so many bytes with contexts, and one send more. */
+#define RH_SQUEEZE_PACK (1u << 20)
 
 /* A shard's. Begins zeroed. */
 struct rh_squeeze {
-    uint64_t work; /* on what clients send, and on own frames, in this pass */
+    uint64_t work;   /* on what clients send, and on own frames, in this pass */
+    uint64_t packed; /* bytes of what was packed with contexts, in this pass */
     struct rh_stats *stats;
     uint64_t min_size; /* of a payload that is worth it */
     uint8_t mem_level, level;

@@ -154,6 +154,7 @@ static size_t pack(struct rh_squeeze *sq, struct context *ctx, const struct iove
     for (unsigned i = 0; i < count; i++) {
         const uint8_t *at = iov[i].iov_base, *end = at + iov[i].iov_len;
 
+        sq->packed += iov[i].iov_len;
         for (; at < end; at += rh_squeeze_len(at))
             used += pack_frame(sq, ctx, ctx->run + used, at, &squeezed);
         rh_assert(at == end); /* a piece ends with a frame */
@@ -279,6 +280,7 @@ void rh_squeeze_turns(struct rh_shard *sh)
     struct rh_squeeze *sq = &sh->stock.squeeze;
 
     sq->work = 0;
+    sq->packed = 0;
     while (!rh_list_empty(&sh->turns) && sq->work < RH_SQUEEZE_PASS) {
         struct rh_conn *c = rh_container_of(sh->turns.next, struct rh_conn, waiting);
 

@@ -232,6 +232,7 @@ static inline void rig_pass(void)
 {
     rh_conn_flush_all(rig.sh);
     rh_conns_bury(rig.sh);
+    rig.sh->stock.squeeze.packed = 0;
     rig.sh->pass++;
 }
 

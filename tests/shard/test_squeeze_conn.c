@@ -762,3 +762,48 @@ RH_TEST(squeeze_conn, a_long_message_that_finds_no_memory_is_1013)
     rh_test_fail_each_alloc(inflate_long_without_memory, NULL);
     rh_test_fail_each_alloc(inflate_long_without_memory, "keeps");
 }
+
+/* ---- what leaves, in turns ---- */
+
+/* A pass packs so much; what leaves plain does not wait, and who is cut meanwhile is forgotten. */
+RH_TEST(squeeze_conn, what_leaves_is_packed_in_turns)
+{
+    struct rh_deflate_terms agreed = terms(12, true, 15, true);
+
+    begin(&agreed);
+    for (unsigned cut = 0; cut < 2; cut++) {
+        rig.sh->stock.squeeze.packed = RH_SQUEEZE_PACK;
+        own(0, 1 + cut, 3000);
+        own(1, 1, 3000);
+        rh_conn_flush_all(rig.sh);
+        RH_EQ_U64(rig.flight_len[0], 0);
+        RH_OK_IF(rig.flight_len[1] || cut);
+        RH_EQ_INT(rig.sh->dirty_count, 1);
+        if (cut)
+            rh_conn_cut(rig.sh, rig.conns[0], 1006);
+        rh_conn_flush_all(rig.sh); /* still this pass */
+        RH_EQ_INT(rig.sh->dirty_count, !cut);
+        rig.sh->stock.squeeze.packed = 0;
+        if (cut)
+            break;
+        take_all();
+        RH_EQ_STR(heard, "1 ");
+        RH_EQ_INT(rig.sh->dirty_count, 0);
+    }
+    end();
+}
+
+RH_TEST(squeeze_conn, a_pass_counts_what_it_packs)
+{
+    struct rh_deflate_terms agreed = terms(12, true, 15, true);
+
+    begin(&agreed);
+    own(0, 1, 3000);
+    RH_EQ_INT(push(0, 2, 100), RH_OK);
+    rh_conn_flush_all(rig.sh);
+    RH_EQ_U64(rig.sh->stock.squeeze.packed, 3004 + 102);
+    rh_squeeze_turns(rig.sh);
+    RH_EQ_U64(rig.sh->stock.squeeze.packed, 0);
+    take_all();
+    end();
+}
