@@ -37,7 +37,7 @@ int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h
         if (!rh_session_is_live(s))
             continue;
         rc = rh_conn_push(sh, s->conn, h);
-        if (best != RH_OK)
+        if (rc == RH_OK || best == RH_ECLOSED || (best != RH_OK && rc == RH_EFULL))
             best = rc;
     }
     return best;

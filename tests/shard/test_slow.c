@@ -395,3 +395,36 @@ RH_TEST(slow, a_loss_that_gets_no_memory_ends_the_connection)
     for (enum rh_slow_consumer policy = RH_SLOW_OLDEST; policy <= RH_SLOW_CONFLATE; policy++)
         rh_test_fail_each_alloc(drop_with_failures, &policy);
 }
+
+/* ---- a message for two devices ---- */
+
+/* One of them has no room, so its client is told of a loss; the other finds no memory, and is closed.
+ * Then the sender hears that there was no room, whichever comes first: both are told the same. */
+RH_TEST(slow, without_room_here_and_without_memory_there_is_without_room)
+{
+    unsigned seen[2] = {0};
+
+    for (unsigned round = 0; round < 2 * 8; round++) {
+        unsigned full = round % 2, other = !full;
+        struct rh_handle *h;
+        int rc;
+
+        rig_begin(2);
+        rig.cfg->limits_slow_consumer = RH_SLOW_NEWEST;
+        for (unsigned i = 0; i < BOUND; i++)
+            RH_EQ_INT(rig_push(full, ROOM, false, 0), RH_OK);
+        rig_pass();
+        h = rig_handle(ledger_make(&rig.led[full], LEDGER_DIRECT, false, 0));
+        rh_mem_fail_nth(1 + round / 2);
+        rc = rh_route_push(rig.sh, rig.user, h);
+        rh_mem_fail_nth(0);
+        rh_handle_unref(&rig.sh->stock.handles, h);
+        if (rig.conns[full]->state == RH_CONN_OPEN && rig.conns[other]->state != RH_CONN_OPEN) {
+            RH_EQ_INT(rig.conns[full]->out->lost, 1);
+            RH_EQ_INT(rc, RH_EFULL);
+            seen[full]++;
+        }
+        rig_end();
+    }
+    RH_OK_IF(seen[0] && seen[1]);
+}
