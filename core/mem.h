@@ -33,6 +33,11 @@ uint64_t rh_mem_in_use(void);
 
 /* Memory that is not ours for a while (the kernel's, a stock's): under AddressSanitizer touching it is
  * reported, else these do nothing. */
+#if defined(__has_feature) /* clang's way to say it */
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 void __asan_poison_memory_region(void const volatile *at, size_t len);
 void __asan_unpoison_memory_region(void const volatile *at, size_t len);
