@@ -21,7 +21,7 @@
  *
  * Sending     At most one send under way; everything queued during a pass leaves in one.
  * Bounds      A queue is full when it stands at a bound after a send was tried, that is, while one
- *             submitted in an earlier pass is still under way. Between two tries a healthy one may
+ *             submitted in an earlier pass is known to be still under way. Between two tries a healthy one may
  *             stand above it by what a pass brings, from rings and receive buffers; four times the
  *             bound and that much ends any doubt. Live messages that are parked behind missed ones
  *             (shard/replay.c) count as if they stood here.
@@ -491,13 +491,20 @@ bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c)
                              4ull * sh->cfg->limits_send_queue_bytes + RH_PASS_BYTES + 1);
 }
 
+static unsigned passes_since(const struct rh_shard *sh, uint16_t pass)
+{
+    return (uint16_t)(sh->pass - pass);
+}
+
+/* A send of the pass before may have been completed among what is being reaped, behind what asks. */
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
 {
     const struct rh_config *cfg = sh->cfg;
 
     if (!c->out || !reaches(c, cfg->limits_send_queue_messages, cfg->limits_send_queue_bytes))
         return false;
-    return (rh_outq_flying(c->out) && c->fly_pass != (uint16_t)sh->pass) || rh_conn_overfull(sh, c);
+    return (rh_outq_flying(c->out) && passes_since(sh, c->fly_pass) > sh->reaping) ||
+           rh_conn_overfull(sh, c);
 }
 
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)

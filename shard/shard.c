@@ -369,12 +369,14 @@ static unsigned reap(struct rh_shard *sh)
 {
     unsigned total = 0, count;
 
+    sh->reaping = true;
     do {
         count = rh_uring_reap(sh->uring, sh->cqes, RH_REAP);
         for (unsigned i = 0; i < count; i++)
             on_completion(sh, &sh->cqes[i]);
         total += count;
     } while (count == RH_REAP);
+    sh->reaping = false;
     return total;
 }
 

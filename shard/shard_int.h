@@ -310,6 +310,7 @@ struct rh_shard {
     unsigned arrived; /* ... receives among them ... */
     unsigned popped;  /* ... and events */
     bool draining, stopping;
+    bool reaping;      /* completions are being looked at */
     bool shut;         /* nobody is accepted any more */
     bool ring_failed;  /* nothing can be received or sent any more */
     uint64_t drain_ms; /* when draining began */

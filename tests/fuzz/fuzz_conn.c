@@ -371,7 +371,6 @@ static unsigned shard_of(unsigned client)
 static void step_order(unsigned client)
 {
     fz_uring_set_order(fz_hub_ring(shard_of(client)), (enum fz_order)(client >> 1) % 3);
-    fz_excuse_all(FZ_DISORDER);
 }
 
 static void step_starve(unsigned client)
@@ -453,8 +452,6 @@ static void draw_config(struct rh_config *cfg, uint8_t drawn)
     cfg->limits_slow_consumer = (enum rh_slow_consumer)(drawn >> 3 & 3);
     cfg->limits_send_queue_messages = tight ? 2 : 256;
     cfg->limits_send_queue_bytes = tight ? 1024 : 1 << 20;
-    if (tight)
-        fz_excuse_all(FZ_DISORDER);
     cfg->echo_enabled = true;
     cfg->limits_message_size = 4000;
     cfg->limits_head_size = 1024;
@@ -493,7 +490,7 @@ static void step_reload(unsigned client)
 {
     static struct rh_config want;
 
-    fz_excuse_all(FZ_RATE | FZ_DISORDER);
+    fz_excuse_all(FZ_RATE);
     want = run.cfg;
     draw_limits(&want, next());
     want.limits_send_queue_messages = client & 1 ? 1 : 256;

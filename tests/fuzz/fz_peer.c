@@ -370,7 +370,7 @@ static bool code_fits(const struct peer *p, unsigned code)
     case 4409:
         return p->kind == WS && excuses & FZ_REPLACED;
     case 4408:
-        return excuses & (FZ_SLOW | FZ_DISORDER);
+        return excuses & FZ_SLOW;
     case 4410:
         return excuses & FZ_LATE;
     case 4429:
@@ -383,7 +383,7 @@ static bool code_fits(const struct peer *p, unsigned code)
 static void on_close(const struct fz_sock *s, struct peer *p, unsigned code)
 {
     struct heard h = hear_next(s, p);
-    bool healthy = !(excuses_of(p) & ~(unsigned)(FZ_FINISHED | FZ_DISORDER));
+    bool healthy = !(excuses_of(p) & ~(unsigned)FZ_FINISHED);
 
     fz_trace("    connection %u gets close %u", s->number, code);
     p->over = true;
@@ -602,7 +602,7 @@ void fz_peer_check_rest(const struct fz_sock *s)
 {
     struct peer *p = &peers[s->number];
 
-    unsigned minor = FZ_FINISHED | FZ_DISORDER | (p->kind == ECHO ? FZ_SLOW : 0u);
+    unsigned minor = FZ_FINISHED | (p->kind == ECHO ? FZ_SLOW : 0u);
 
     if (!s->accepted || excuses_of(p) & ~minor)
         return;

@@ -24,7 +24,6 @@ enum fz_excuse {
     FZ_DRAIN = 64,
     FZ_REPLACED = 128, /* devices and sessions take each other's places */
     FZ_RATE = 256,     /* limits.* that close, or change, were in force */
-    FZ_DISORDER = 512, /* a queue may look full because its send's completion is still to be read */
 };
 
 struct rh_config;

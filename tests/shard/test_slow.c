@@ -197,6 +197,27 @@ RH_TEST(slow, what_dropping_cannot_bound_is_closed)
     }
 }
 
+/* Its completion may stand behind the arrival that is being looked at. */
+RH_TEST(slow, a_send_of_the_pass_before_is_not_held_against_it_while_completions_are_read)
+{
+    rig_begin(1);
+    rig.cfg->limits_slow_consumer = RH_SLOW_OLDEST;
+    rig.cfg->limits_send_queue_messages = 4;
+    for (unsigned i = 0; i < 3; i++)
+        rig_push(0, ROOM, false, 0);
+    rig_pass();
+    for (unsigned i = 0; i < 3; i++)
+        rig_push(0, ROOM, false, 0);
+    RH_OK_IF(rh_conn_full(rig.sh, rig.conns[0]));
+    rig.sh->reaping = true;
+    RH_OK_IF(!rh_conn_full(rig.sh, rig.conns[0]));
+    rig.sh->pass++;
+    RH_OK_IF(rh_conn_full(rig.sh, rig.conns[0]));
+    rig.sh->reaping = false;
+    rig_take(0);
+    rig_end();
+}
+
 RH_TEST(slow, what_is_parked_behind_missed_messages_counts)
 {
     rig_begin(1);
