@@ -2,6 +2,7 @@
 #include "core/thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -56,4 +57,16 @@ int rh_thread_start(struct rh_thread *thread, int tid, const char *name, void (*
 void rh_thread_join(struct rh_thread *thread)
 {
     pthread_join(thread->handle, NULL);
+}
+
+void rh_thread_yield(void)
+{
+    sched_yield();
+}
+
+unsigned rh_thread_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }

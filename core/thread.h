@@ -24,5 +24,7 @@ struct rh_thread {
 int rh_thread_start(struct rh_thread *thread, int tid, const char *name, void (*run)(void *arg),
                     void *arg);
 void rh_thread_join(struct rh_thread *thread);
+void rh_thread_yield(void);    /* the others that wait for this processor come first */
+unsigned rh_thread_cpus(void); /* processors that this process may use */
 
 #endif

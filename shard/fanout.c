@@ -30,7 +30,8 @@
  * Invariants  (1) sub->branch == b <=> b->subs[sub->index] == sub.  (2) cursor <= count, batch <=
  *             fan_count, and cursor is 0 between laps.  (3) a branch without subscribers has no
  *             fans.
- * Limits      RH_FANOUT_* a pass, broadcasts included: one hot room starves nobody. RH_STRAYS_MAX
+ * Limits      RH_FANOUT_* a pass, broadcasts included, divided among the shards of a processor: one hot
+ *             room starves nobody. RH_STRAYS_MAX
  *             rooms with strays while a home cannot be told for want of memory; beyond that a home
  *             goes on counting them.
  * Rejected    A list instead of a vector: each step would wait for the line of the one before it, and
@@ -524,9 +525,17 @@ void rh_fanout_over(struct rh_shard *sh, uint64_t uid)
     drop_unused(sh, b);
 }
 
+/* Shards that take turns on one processor do as much in one round together as one would alone. */
+static unsigned share(const struct rh_shard *sh, bool busy)
+{
+    if (sh->env->crowd > 1)
+        return RH_MAX(RH_FANOUT_BUSY / sh->env->crowd, 1u);
+    return busy ? RH_FANOUT_BUSY : RH_FANOUT_IDLE;
+}
+
 bool rh_fanout_run(struct rh_shard *sh, bool busy)
 {
-    unsigned left = busy ? RH_FANOUT_BUSY : RH_FANOUT_IDLE;
+    unsigned left = share(sh, busy);
     bool more;
 
     left -= rh_broadcast_run(sh, rh_list_empty(&sh->running) ? left : left / 2);

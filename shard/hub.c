@@ -161,6 +161,7 @@ static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_f
     hub->env.limits = hub->limits;
     hub->env.net = hub->net;
     hub->env.shards = hub->shards;
+    hub->env.crowd = (hub->shards + rh_thread_cpus() - 1) / rh_thread_cpus();
     hub->env.control = hub->shards;
     hub->env.node = hub->node;
     hub->env.all = hub->all;

@@ -287,7 +287,8 @@ void rh_history_clear(struct rh_shard *sh, struct rh_room *room);
 
 /* Subscribers that are looked at: by one branch before the next has its turn; in a pass that has
  * other things to do, and in one that has not. A send to a client that sleeps costs about 5 us, so a
- * pass of these is 0.4 and 1.5 ms long (bench/run_neighbours.py). */
+ * pass of these is 0.4 and 1.5 ms long (bench/run_neighbours.py). Where shards share processors, a
+ * pass has its part of the first, and then lets the others go on. */
 #define RH_FANOUT_TURN  64
 #define RH_FANOUT_BUSY  64
 #define RH_FANOUT_IDLE  256

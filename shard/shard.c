@@ -512,6 +512,8 @@ void rh_shard_wait(struct rh_shard *sh)
     uint64_t ms = busy ? 0 : wait_ms(sh);
 
     RH_ON_SHARD(sh);
+    if (sh->more_fanout && sh->env->crowd > 1)
+        rh_thread_yield();
     if (ms && !rh_mesh_sleep(sh->mesh))
         ms = 0;
     sh->wake_due_ms = sh->now_ms + ms;

@@ -39,6 +39,7 @@ struct rh_shard_env {
     struct rh_net *net;
     struct rh_hash_key hash_key;
     unsigned shards;
+    unsigned crowd;              /* shards per processor, at least 1 */
     unsigned control;            /* tid of the control thread in the net */
     const char *node;            /* this process's name */
     uint32_t files;              /* slots of each shard's table; 0: ordinary descriptors */
