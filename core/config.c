@@ -17,7 +17,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +26,7 @@
 #include "core/err.h"
 #include "core/limits.h"
 #include "core/mem.h"
+#include "core/thread.h"
 
 #define RH_CONFIG_CPUS "number of CPUs"
 #define PATH_MAX_LEN   63 /* of what is compared with keys; the longest has 42 */
@@ -109,10 +109,7 @@ const char *rh_config_kind_name(enum rh_config_kind kind)
 /* CPUs that this process may use, as far as shards go. */
 static uint32_t cpus(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-
-    return n < 1 ? 1 : RH_MIN((uint32_t)n, RH_SHARDS_MAX);
+    return RH_MIN((uint32_t)rh_thread_cpus(), RH_SHARDS_MAX);
 }
 
 int rh_config_create(struct rh_config **ret_cfg)
