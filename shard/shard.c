@@ -158,7 +158,7 @@ static void clocks_init(struct rh_shard *sh)
     sh->now_ms = sh->now_ns / 1000000;
     rh_hubtime_init(&sh->hubtime, sh->now_ns, rh_clock_wall_us());
     sh->hub_us = rh_hubtime_us(&sh->hubtime, sh->now_ns);
-    sh->adjust_ms = sh->now_ms;
+    sh->adjust_ms = sh->now_ms - ADJUST_MS; /* the first pass counts, too */
     sh->seq = RH_MAX(sh->hub_us, RH_MSG_SEQ_MIN);
     rh_wheel_init(&sh->wheel, sh->now_ms);
     rh_wheel_init(&sh->alarms, sh->now_ms);
