@@ -84,7 +84,8 @@ void rh_config_print(const struct rh_config *cfg,
 struct rh_hub;
 
 /* Checks that this machine can run a hub (io_uring above all) and binds the listening sockets;
- * nothing runs yet. The configuration is copied. `fault` explains any error in words. Any thread. */
+ * nothing runs yet. Raises the process's soft limit of open files (RLIMIT_NOFILE) to the hard one.
+ * The configuration is copied. `fault` explains any error in words. Any thread. */
 int rh_hub_create(const struct rh_config *cfg, struct rh_hub **ret_hub, struct rh_fault *fault);
 
 /* Starts all threads; returns when every shard accepts connections. Any thread, once. */

@@ -244,7 +244,6 @@ static int run(const struct options *o, struct rh_fault *fault)
     sigaddset(&signals, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    raise_limit(RLIMIT_NOFILE, "open files");
     raise_limit(RLIMIT_MEMLOCK, "locked memory");
     rc = rh_hub_create(o->cfg, &hub, fault);
     if (rc == RH_OK)
