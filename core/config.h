@@ -34,6 +34,8 @@
 enum rh_auth_mode { RH_AUTH_NONE, RH_AUTH_JWT, RH_AUTH_WEBHOOK };
 enum rh_slow_consumer { RH_SLOW_DISCONNECT, RH_SLOW_OLDEST, RH_SLOW_NEWEST, RH_SLOW_CONFLATE };
 enum rh_on_limit { RH_ON_LIMIT_KICK, RH_ON_LIMIT_REJECT };
+enum rh_ack_policy { RH_ACK_ANY, RH_ACK_ALL };
+enum rh_durability { RH_DURABILITY_COMMIT, RH_DURABILITY_MEMORY };
 enum rh_io_backend { RH_BACKEND_AUTO, RH_BACKEND_URING, RH_BACKEND_EPOLL };
 enum rh_io_descriptors { RH_DESCRIPTORS_AUTO, RH_DESCRIPTORS_ORDINARY, RH_DESCRIPTORS_DIRECT };
 
@@ -111,6 +113,22 @@ int rh_config_load_text(struct rh_config *cfg, const char *name, const void *byt
  * RH_ENOMEM: nothing was made. */
 int rh_config_reload(const struct rh_config *now, const struct rh_config *want,
                      struct rh_config **ret_next, struct rh_config_changes *ret_changes);
+
+/* Is what failed for that reason (enum rh_reason) tried again? retry.non_retryable wins; an empty
+ * retry.retryable names all. */
+bool rh_config_retries(const struct rh_config *cfg, unsigned reason);
+
+/* A configuration that nobody changes any more. Each user has a hold; the last one frees it. Any
+ * thread. */
+struct rh_snapshot {
+    _Atomic uint32_t holds; /* acquire-release down */
+    struct rh_config *cfg;
+};
+
+/* Takes the configuration over; one hold. NULL: no memory. */
+struct rh_snapshot *rh_snapshot_make(struct rh_config *take_cfg);
+void rh_snapshot_hold_any(struct rh_snapshot *s);
+void rh_snapshot_drop_any(struct rh_snapshot *s); /* accepts NULL */
 
 /* ---- the table ------------------------------------------------------------------------------ */
 

@@ -46,6 +46,8 @@ bool rh_config_takes_many(const struct rh_config_key *key);
 
 /* Checks of a list's entries, named in config.def: RH_EINVAL, or `text` as it will be compared. */
 int rh_config_entry_origin(char *text, struct rh_fault *why);
+/* Checks an entry of retry.retryable and retry.non_retryable: a reason of core/promise.h. */
+int rh_config_entry_reason(char *text, struct rh_fault *why);
 
 /* Bytes of the key's field. Two fields with the same value have the same bytes. */
 size_t rh_config_size(const struct rh_config_key *key);

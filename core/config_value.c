@@ -18,6 +18,7 @@
 #include <strings.h>
 
 #include "core/err.h"
+#include "core/promise.h"
 
 struct unit {
     const char *name;
@@ -380,6 +381,28 @@ int rh_config_entry_origin(char *text, struct rh_fault *why)
     else
         snprintf(colon + 1, strlen(colon + 1) + 1, "%u", (unsigned)port);
     return 0;
+}
+
+int rh_config_entry_reason(char *text, struct rh_fault *why)
+{
+    for (unsigned r = RH_REASON_none + 1; r < RH_REASON_COUNT; r++)
+        if (!strcmp(text, rh_reason_name(r)))
+            return RH_OK;
+    return rh_fault_set(why, RH_EINVAL, "\"%.300s\" is no reason", text);
+}
+
+static bool names(const struct rh_config_list *list, unsigned reason)
+{
+    for (const char *at = NULL; (at = rh_config_list_next(list, at));)
+        if (!strcmp(at, rh_reason_name(reason)))
+            return true;
+    return false;
+}
+
+bool rh_config_retries(const struct rh_config *cfg, unsigned reason)
+{
+    return !names(&cfg->retry_non_retryable, reason) &&
+           (cfg->retry_retryable.count == 0 || names(&cfg->retry_retryable, reason));
 }
 
 /* ---- any value ------------------------------------------------------------------------------ */

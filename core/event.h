@@ -29,6 +29,43 @@ enum rh_event_class {
     RH_CLASS_CONTROL,
 };
 
+/* Who asked for a promise: the pointer of the asker's shard, which only it looks behind, and its tid.
+ * The fields of the events about promises (m.. stands for: msg moves a hold):
+ *
+ *   ACCEPTED     m..  cookie, conn: the asker's;  a: its tid;  b: attempt that is out (0: none);
+ *                     c: dedup_ms (unix), how long the sender's id is remembered, 0: not;
+ *                     flags: RH_ACCEPT_;  d: index of the first share if RESTORED, else 0
+ *   AWAIT        cookie, conn, a: as ACCEPTED;  msg: lent by who owes it; answered as soon as it is
+ *                     committed
+ *   ATTEMPT      msg lent;  a: attempt;  b: at (unix ms);  c: share
+ *   PROGRESS     msg lent;  a: state;  b: at;  c: share: told to the sender, not durable
+ *   SETTLED      m..  a: state | reason << 8;  b: at;  c: share: the end of what a user was owed
+ *   COMMITTED    cookie, conn;  a: enum rh_wire_error;  b: flags of ACCEPTED;  c: seq;  d: recipients
+ *   STATUS       m..  to the sender's shard;  a: state | reason << 8;  b: recipients << 32 |
+ *                     acknowledged;  flags 1: it is the end
+ *   OWED         m..  to the owner's shard, at start;  a: last attempt;  c: share
+ *   LOADED       to every shard, behind all OWED and REMEMBER
+ *   REMEMBER     msg: struct rh_remembered, on the heap; moves
+ *   RELEASED     m..  to the home of a room: nobody is owed that message any more
+ *   ARM          a: slot | generation << 32;  b: repetitions so far;  c: sent at (mono ms);
+ *                     d: expires at (mono ms; UINT64_MAX: never)
+ *   DISARM       a: as ARM
+ *   DUE          a: as ARM;  b: enum rh_due
+ */
+enum { RH_ACCEPT_ASKED = 1, RH_ACCEPT_STORED = 2, RH_ACCEPT_FROM_USER = 4 };
+enum rh_due { RH_DUE_REPEAT, RH_DUE_GIVE_UP, RH_DUE_EXPIRED };
+
+/* An id that a sender gave, and its outcome: what a shard is told at start. */
+struct rh_remembered {
+    uint64_t until_ms; /* unix */
+    uint64_t seq;
+    uint32_t recipients;
+    uint8_t event; /* RH_MSG_DIRECT: message.send, RH_MSG_ROOM: room.publish */
+    uint8_t flags; /* RH_ACCEPT_STORED */
+    uint8_t from_len, to_len, id_len;
+    char bytes[]; /* from, to, id */
+};
+
 /* X(kind, class, the request that it answers or NONE, help) */
 #define RH_EVENTS(X)                                                                               \
     X(SEND, REQUEST, NONE, "message.send on its way to the receiver's shard; msg moves")           \
@@ -50,6 +87,21 @@ enum rh_event_class {
     X(CONFIG, CONTROL, NONE, "a new snapshot of the configuration; msg moves a hold")              \
     X(QUIET, CONSEQUENCE, NONE,                                                                    \
       "to the control thread: nobody to wait for, no credit out, no spill; a is the round")        \
+    X(ACCEPTED, CONSEQUENCE, NONE, "shard to record thread: a message is owed from now on")        \
+    X(AWAIT, CONSEQUENCE, NONE, "shard to record thread: one more who asks for an owed message")   \
+    X(ATTEMPT, CONSEQUENCE, NONE, "shard to record thread: an owed message was handed out")        \
+    X(PROGRESS, CONSEQUENCE, NONE, "shard to record thread: a state on the way, for the sender")   \
+    X(SETTLED, CONSEQUENCE, NONE, "shard to record thread: what a user was owed has ended")        \
+    X(COMMITTED, CONSEQUENCE, NONE, "record thread to the asker's shard: the promise is durable")  \
+    X(STATUS, CONSEQUENCE, NONE, "record thread to the sender's shard: what became of a message")  \
+    X(OWED, CONSEQUENCE, NONE, "record thread to the owner's shard, at start: a message is owed")  \
+    X(REMEMBER, CONSEQUENCE, NONE, "record thread to the sender's shard, at start: an id")         \
+    X(LOADED, CONSEQUENCE, NONE, "record thread to each shard: all that is owed has been told")    \
+    X(RELEASED, CONSEQUENCE, NONE, "record thread to a room's home: a message is owed no more")    \
+    X(ARM, CONSEQUENCE, NONE, "shard to ack thread: an owed message is unanswered")                \
+    X(DISARM, CONSEQUENCE, NONE, "shard to ack thread: that is over")                              \
+    X(DUE, REQUEST, NONE, "ack thread to shard: its date has come; a hint")                        \
+    X(DUE_DONE, CONSEQUENCE, DUE, "shard to ack thread: looked at")                                \
     X(LOG, LOSSY, NONE, "a line for the log thread; msg moves")                                    \
     X(DRAIN, CONTROL, NONE,                                                                        \
       "begin to close, the second time accept nobody, and report when quiet; a is the round")      \

@@ -37,4 +37,24 @@
  * of one device has by default, so that a full one's worth may follow when it has drained. */
 #define RH_RETRY_MAX 256
 
+/* ---- promises ---- */
+
+/* Of the owed messages, those that stand in one connection's queue. */
+#define RH_OWED_QUEUED_MAX 64
+
+/* Requests of one shard's clients whose answer waits for a commit; then who asks is not read. All
+ * shards together may have RH_UNCOMMITTED_MAX bytes of messages there (shard/promise.c divides). */
+#define RH_PENDING_MAX     8192
+#define RH_UNCOMMITTED_MAX (64u << 20)
+
+/* One owed message that is unanswered for so long, or for a tenth of ack.timeout, is told to the ack
+ * thread; most are answered before. */
+#define RH_ARM_AFTER_MS 100
+
+/* A commit that takes longer closes the gate: who waits for it is answered store_failed. */
+#define RH_COMMIT_MS_MAX 900
+
+/* A segment of the journal; one batch that is larger gets a larger one. */
+#define RH_SEGMENT_BYTES (16u << 20)
+
 #endif

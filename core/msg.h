@@ -38,6 +38,27 @@ enum rh_msg_kind {
     RH_MSG_NOTICE, /* joined, left, deleted: has no number, and is never dropped */
 };
 
+/* One user who is owed a room's message. */
+struct rh_share {
+    uint64_t hash;    /* of the name */
+    uint32_t name_at; /* in rh_shares.bytes */
+    uint8_t name_len;
+    uint8_t shard; /* the user's */
+};
+
+/* Whom a room's message is owed to: the home's list of members when it got its number, less the
+ * publisher's user; sorted by shard. Part of the message: freed with it, never changed. */
+struct rh_shares {
+    uint32_t count;
+    uint32_t len;         /* of all names */
+    struct rh_share at[]; /* then the names */
+};
+
+static inline const char *rh_share_name(const struct rh_shares *s, uint32_t i)
+{
+    return (const char *)&s->at[s->count] + s->at[i].name_at;
+}
+
 struct rh_msg {
     _Atomic uint32_t
         holders;       /* relaxed up; acquire-release down, so the last one sees all writes */
@@ -56,6 +77,20 @@ struct rh_msg {
     uint8_t kind;  /* enum rh_msg_kind */
     bool high;     /* priority high or above: overtakes what is queued */
     bool excludes; /* the user at from_at gets none */
+    /* What promises need (shard/owed.c, store/): id and sender always stand behind the text. */
+    bool ack;            /* asks for an acknowledgement */
+    bool given;          /* the id is the sender's choice */
+    bool from_user;      /* the sender is a user: gets message.status */
+    uint8_t id_len;      /* of the id at id_at ... */
+    uint8_t attempt_len; /* ... of the number at attempt_at: 1 in what is not a repetition */
+    uint32_t id_at;
+    uint32_t attempt_at;
+    uint32_t ack_at;          /* `true` or `false` */
+    uint64_t id_hash;         /* by the shard that owes it, and a room's home; 0: not yet */
+    uint64_t created_ms;      /* unix */
+    uint64_t expires_ms;      /* unix */
+    struct rh_shares *shares; /* ROOM with ack: moves in; or NULL */
+    void *entry; /* the record thread's own, which alone reads and writes it; NULL at first */
     uint64_t to_hash;
     uint64_t from_hash;
     uint64_t uid;         /* ROOM, NOTICE: the room's, one life of it; given by its home */
@@ -73,6 +108,18 @@ static inline const uint8_t *rh_msg_frame(const struct rh_msg *msg)
 {
     return msg->bytes + msg->frame_at;
 }
+
+/* A copy to be sent, with another attempt, `ack` as said, and `epoch` (behind the attempt) if it is
+ * not empty: names, hashes and times are the same, shares and entry are not copied; one holder.
+ * NULL: no memory. */
+struct rh_msg *rh_msg_again(const struct rh_msg *msg, uint32_t attempt, bool ack, const char *epoch,
+                            size_t epoch_len);
+
+/* The JSON text in its frame. */
+const uint8_t *rh_msg_text(const struct rh_msg *msg, size_t *ret_len);
+/* The header of a final text frame in front of `len` bytes of text, which begin behind the header's
+ * room (RFC 6455 5.2); sets frame_at and frame_len. */
+void rh_msg_put_head(struct rh_msg *msg, size_t len);
 
 /* Writes the number into the frame; only while nobody else holds it. */
 void rh_msg_set_seq(struct rh_msg *msg, uint64_t seq);

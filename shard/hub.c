@@ -56,6 +56,7 @@ struct rh_hub {
     struct rh_limits *limits;
     struct rh_net *net;
     struct rh_shard_env env;
+    struct rh_promises promises;
     unsigned shards;
     struct rh_capacity capacity;
     struct rh_fault not_direct; /* why, if so */
@@ -154,7 +155,7 @@ static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_f
     memset(hub->listeners, 0xff, hub->shards * sizeof(*hub->listeners)); /* all -1 */
     if (rh_limit_create(&hub->limits) < 0)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for the hub");
-    rc = rh_net_create(hub->shards + 1, wake_member, hub, &hub->net);
+    rc = rh_net_create(hub->shards + 3, wake_member, hub, &hub->net);
     if (rc < 0)
         return rh_fault_set(fault, rc, "no memory for the rings between threads");
     hub->env.snapshot = hub->snapshot;
@@ -163,6 +164,9 @@ static int hub_init(struct rh_hub *hub, const struct rh_config *cfg, struct rh_f
     hub->env.shards = hub->shards;
     hub->env.crowd = (hub->shards + rh_thread_cpus() - 1) / rh_thread_cpus();
     hub->env.control = hub->shards;
+    hub->env.ack = hub->shards + 1;
+    hub->env.record = hub->shards + 2;
+    hub->env.promises = &hub->promises;
     hub->env.node = hub->node;
     hub->env.all = hub->all;
     rc = measure(hub, cfg, fault);

@@ -35,32 +35,6 @@
 #define LATE_ROUNDS    64
 #define PURGE_BYTES    (128u << 10) /* freed at once: worth telling the system */
 
-/* ---- snapshots of the configuration ---- */
-
-struct rh_snapshot *rh_snapshot_make(struct rh_config *take_cfg)
-{
-    struct rh_snapshot *s = rh_mem_alloc(sizeof(*s));
-
-    if (!s)
-        return NULL;
-    atomic_init(&s->holds, 1);
-    s->cfg = take_cfg;
-    return s;
-}
-
-void rh_snapshot_hold_any(struct rh_snapshot *s)
-{
-    atomic_fetch_add_explicit(&s->holds, 1, memory_order_relaxed);
-}
-
-void rh_snapshot_drop_any(struct rh_snapshot *s)
-{
-    if (!s || atomic_fetch_sub_explicit(&s->holds, 1, memory_order_acq_rel) > 1)
-        return;
-    rh_config_destroy(s->cfg);
-    rh_mem_free(s);
-}
-
 static void date_conn(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->state == RH_CONN_HTTP || c->state == RH_CONN_OPEN)

@@ -13,6 +13,7 @@
 #include "core/config.h"
 #include "core/hash.h"
 #include "core/mesh.h"
+#include "core/promise.h"
 #include "core/stat.h"
 #include "core/uring.h"
 
@@ -21,17 +22,6 @@
 
 struct rh_shard;
 
-/* A configuration that nobody changes any more. Each user has a hold; the last one frees it. */
-struct rh_snapshot {
-    _Atomic uint32_t holds; /* acquire-release down */
-    struct rh_config *cfg;
-};
-
-/* Takes the configuration over; one hold. NULL: no memory. */
-struct rh_snapshot *rh_snapshot_make(struct rh_config *take_cfg);
-void rh_snapshot_hold_any(struct rh_snapshot *s);
-void rh_snapshot_drop_any(struct rh_snapshot *s); /* accepts NULL */
-
 /* What all shards of a hub have in common; lives as long as the hub, not changed after start. */
 struct rh_shard_env {
     struct rh_snapshot *snapshot; /* to begin with */
@@ -39,8 +29,11 @@ struct rh_shard_env {
     struct rh_net *net;
     struct rh_hash_key hash_key;
     unsigned shards;
-    unsigned crowd;              /* shards per processor, at least 1 */
-    unsigned control;            /* tid of the control thread in the net */
+    unsigned crowd;       /* shards per processor, at least 1 */
+    unsigned control;     /* tids in the net: of the control thread, ... */
+    unsigned ack, record; /* ... the ack thread and the record thread */
+    struct rh_promises *promises;
+    struct rh_stats *stats[2];   /* of these two, for metrics; NULL: none. Set before start */
     const char *node;            /* this process's name */
     uint32_t files;              /* slots of each shard's table; 0: ordinary descriptors */
     uint32_t connections_max;    /* limits.connections, while that is left to us; 0: no limit */
