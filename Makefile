@@ -59,7 +59,7 @@ C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools 
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all run test sim asan ubsan tsan fuzz bench peers check layers format-check tidy fmt deps install \
+.PHONY: all run test sim asan ubsan tsan crash fuzz bench peers check layers format-check tidy fmt deps install \
         clean help FORCE
 
 # ---- what one does ------------------------------------------------------------------------------
@@ -78,6 +78,9 @@ sim: $(filter %/sim,$(TEST_BIN)) ## run the simulation alone; SEED=1 RUNS=1000
 asan: test ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 ubsan: test ## the same as asan: both sanitizers live in one build
 tsan: test ## the tests under ThreadSanitizer
+
+crash: all ## kill the hub ROUNDS=20 times under load, and check that nothing promised is lost; SEED=1
+	$(Q)VARIANT=$(VARIANT) tests/crash/crash.py --verbose --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED))
 
 fuzz: TIME ?= 60
 fuzz: $(if $(F),$(filter %/fuzz_$(F),$(FUZZ_BIN)),$(FUZZ_BIN)) ## fuzz each target for TIME=60 seconds; F=ws only that one
@@ -122,8 +125,8 @@ help: ## this list
 
 wants = $(if $(filter $(1),$(MAKECMDGOALS)),$(2))
 DEPS := $(or $(call wants,check fuzz tidy format-check fmt,check),$(call \
-        wants,test asan ubsan tsan sim bench,test),build)
-GATE := $(call wants,run test asan ubsan tsan sim check bench peers fuzz tidy format-check fmt,deps)
+        wants,test asan ubsan tsan sim crash bench,test),build)
+GATE := $(call wants,run test asan ubsan tsan sim crash check bench peers fuzz tidy format-check fmt,deps)
 
 deps: ## install what the build needs of Debian's packages; DEPS=test, DEPS=check for more
 	$(Q)tools/deps.sh $(DEPS)
