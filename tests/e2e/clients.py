@@ -301,3 +301,34 @@ class ClientCase(HubCase):
             "room twice after unescaping": r'{"room":"x","\u0072oom":"x"%s}' % more,
             "unknown member twice": '{"room":"x","zz":1,"zz":2%s}' % more,
         })
+
+
+class OwedCase(ClientCase):
+    """Clients that acknowledge, and what is told of that."""
+
+    @staticmethod
+    async def ack(client, *ids, **more):
+        data = {"id": ids[0]} if len(ids) == 1 else {"ids": list(ids)}
+        await client.send({"type": "ack", "data": {**data, **more}})
+
+    async def send_ack(self, sender, to, content, **more):
+        return await sender.send_message(to, content, ack=True, **more)
+
+    async def status(self, client, id, status, reason=None, **more):
+        """The next thing that the client is told: the end of that message."""
+        want = {"id": id, "status": status, **more}
+        self.assertEqual(await client.notify("message.status"),
+                         {**want, "reason": reason} if reason else want)
+
+    async def settled(self):
+        """Waits until nothing is owed to anybody."""
+        async def asked():
+            metrics = await asyncio.to_thread(self.hub.metrics)
+            return not (metrics["ringhub_unacked_messages"] + metrics["ringhub_offline_messages"] +
+                        metrics["ringhub_store_messages"])
+        await eventually_true(asked, "nothing is owed any more")
+
+    @staticmethod
+    async def gone(client):
+        """Closes the connection. The hub's answer to that says that it is no device any more."""
+        await client.close()
