@@ -32,7 +32,7 @@ allowed_for() {
 # The files that are the home of an outside header, as a regular expression; none for libc's.
 home_of() {
     case $1 in
-    liburing.h | liburing/*) echo 'core/uring(_[a-z]+)?\.[ch]' ;;
+    liburing.h | liburing/*) echo 'core/(uring(_[a-z]+)?\.[ch]|file\.c)' ;;
     ck_*) echo 'core/ring\.c' ;;
     jemalloc/*) echo 'core/mem\.c' ;;
     yaml.h) echo 'core/config(_yaml)?\.c' ;;
