@@ -52,6 +52,8 @@ PEER_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard bench/peers/*.c) tools/load/payl
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(wildcard bench/bench_*.c))
 FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FZ_SRC    := tests/fuzz/fuzz_conn.c $(wildcard tests/fuzz/fz_*.c)
+DISK_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/store/disk*.c))
+DISK_BIN  := $(patsubst %.c,$(B)/%,$(shell grep -ls '"tests/store/disk.h"' $(TEST_SRC) $(wildcard tests/fuzz/fuzz_*.c)))
 PROGRAMS  := ringhubd ringhub-bench
 C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools tools/load bench bench/* tests \
                          tests/*))
@@ -148,7 +150,7 @@ $(PROGRAMS:%=$(B)/%):
 	$(Q)$(if $(filter release,$(VARIANT)),ln -sf release/$(@F) build/$(@F))
 
 # The simulation has its own seam (and main): its objects come first, so the library's stay out.
-$(B)/tests/sim/sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIB)
+$(B)/tests/sim/sim: $(SIM_SRC:%.c=$(B)/%.o) $(DISK_OBJ) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $^ $(LDLIBS)
 
@@ -157,19 +159,24 @@ NO_CMP_fuzz := -fno-sanitize-coverage=trace-cmp
 $(B)/shard/%.o: CFLAGS += $(NO_CMP_$(VARIANT))
 
 # fuzz_conn has its own seam, too; of its code the fuzzer sees nothing.
-$(FZ_SRC:%.c=$(B)/%.o): CFLAGS += -fno-sanitize=fuzzer-no-link
+UNSEEN_fuzz := -fno-sanitize=fuzzer-no-link
+$(FZ_SRC:%.c=$(B)/%.o) $(DISK_OBJ): CFLAGS += $(UNSEEN_$(VARIANT))
 
-$(B)/tests/fuzz/fuzz_conn: $(FZ_SRC:%.c=$(B)/%.o) $(LIB)
+$(B)/tests/fuzz/fuzz_conn: $(FZ_SRC:%.c=$(B)/%.o) $(DISK_OBJ) $(LIB)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
+# A program that includes tests/store/disk.h has the disk in memory in place of core/file.
+$(DISK_BIN): $(DISK_OBJ)
+objects_first = $(filter %.o,$^) $(filter %.a,$^)
+
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(LIB)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ -ljansson $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $(objects_first) -ljansson $(LDLIBS)
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/rh_test.o $(LIB)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $^ -lcheck -lsubunit -ljansson $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) $(NOLTO) -o $@ $(objects_first) -lcheck -lsubunit -ljansson $(LDLIBS)
 
 $(B)/bench/peers/peer_load: $(PEER_OBJ) $(LIB)
 	$(call say,LD,$@)
