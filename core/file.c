@@ -97,9 +97,14 @@ static int sync_parent(char *path, size_t len, struct rh_fault *fault)
 /* Makes the directory `path`, whose parent begins at 0 and ends at `parent`, unless it is there. */
 static int make_one(char *path, size_t parent, struct rh_fault *fault)
 {
-    if (mkdir(path, 0700) == 0)
-        return sync_parent(path, parent, fault);
-    return errno == EEXIST ? RH_OK : dir_fault(fault, "make the directory", path);
+    int rc;
+
+    if (mkdir(path, 0700) < 0)
+        return errno == EEXIST ? RH_OK : dir_fault(fault, "make the directory", path);
+    rc = sync_parent(path, parent, fault);
+    if (rc < 0)
+        rmdir(path); /* the next try would take it for one that stays */
+    return rc;
 }
 
 static int make_dirs(const char *path, struct rh_fault *fault)

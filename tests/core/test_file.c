@@ -27,6 +27,7 @@
 #include "tests/rh_test.h"
 
 #define DEADLINE_MS 30000
+#define NOBODY      65534
 
 static char base[64], path[128];
 static struct rh_files *f;
@@ -464,6 +465,43 @@ RH_TEST(file, directories_are_made_whichever_way_they_are_written)
     RH_EQ_INT(info.st_mode & 0777, 0600);
     RH_EQ_INT(chdir("/"), 0);
     open_files();
+    teardown();
+}
+
+/* A parent that cannot be opened cannot be synced: what would stand in the new directory could go
+ * with it. */
+RH_TEST(file, a_directory_that_might_not_stay_is_refused_and_not_left)
+{
+    char parent[160], name[192];
+    int status;
+    pid_t child;
+
+    setup();
+    snprintf(parent, sizeof(parent), "%s/parent", path);
+    RH_EQ_INT(mkdir(parent, 0700), 0);
+    if (geteuid() == 0) {
+        snprintf(name, sizeof(name), "%s/a", base);
+        RH_EQ_INT(chmod(base, 0755) | chmod(name, 0755) | chmod(path, 0755), 0);
+        RH_EQ_INT(chown(parent, NOBODY, NOBODY), 0);
+    }
+    RH_EQ_INT(chmod(parent, 0300), 0);
+    snprintf(name, sizeof(name), "%s/new", parent);
+    child = fork();
+    if (child == 0) {
+        struct rh_files *other;
+        struct rh_fault fault = {""};
+
+        if (geteuid() == 0 && setuid(NOBODY) < 0)
+            _exit(2);
+        for (unsigned i = 0; i < 2; i++)
+            if (rh_files_create(name, &other, &fault) != RH_EIO || !strstr(fault.text, "sync"))
+                _exit(1);
+        _exit(0);
+    }
+    RH_EQ_INT(waitpid(child, &status, 0), child);
+    RH_OK_IF(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    RH_EQ_INT(chmod(parent, 0700), 0);
+    RH_OK_IF(access(name, F_OK) < 0);
     teardown();
 }
 
