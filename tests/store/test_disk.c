@@ -315,6 +315,10 @@ RH_TEST(disk, an_unsynced_length_ends_anywhere_with_zeroes_for_what_is_missing)
         whole += len == 3 * DISK_SECTOR;
         between += len % DISK_SECTOR != 0;
         holes += len == 3 * DISK_SECTOR && at[DISK_SECTOR] == 0;
+        disk_truncate("one", 3 * DISK_SECTOR); /* nothing stands behind the end */
+        at = disk_bytes("one", &(size_t){0});
+        for (size_t i = len; i < 3 * DISK_SECTOR; i++)
+            RH_OK_IF(at[i] == 0);
         end();
     }
     RH_OK_IF(old && whole && between && holes);
