@@ -1,4 +1,5 @@
-/* core/uring.c - the seam on io_uring; liburing's home, with uring_check.c, its self-test, and file.c.
+/* core/uring.c - the seam on io_uring; liburing's home (with uring_check.c, its self-test, and
+ * file.c).
  *
  * Why this way: DEFER_TASKRUN|SINGLE_ISSUER, so that completions run only when we ask, in batches;
  * one ring of provided buffers per thread, so that an idle connection holds no memory; sends always

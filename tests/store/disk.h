@@ -61,7 +61,8 @@ void disk_kill(uint64_t seed);
 
 /* The nth operation of that kind from now on (1: the next one) fails with the errno `err`, and so
  * do those behind it, `times` in all (UINT32_MAX: all). Counted as they are submitted. A write that
- * fails may have written any of its sectors. times 0: none fails any more. */
+ * fails may have written any of its sectors; a close that fails has closed. times 0: none fails any
+ * more. */
 void disk_fail(enum disk_kind kind, unsigned nth, unsigned times, int err);
 /* All files together may have that many bytes; a write is shortened, or ends in ENOSPC. UINT64_MAX:
  * no bound. What lies inside a file's length always has its place. */
@@ -71,7 +72,8 @@ void disk_short(size_t most);
 /* Operations of these kinds (a mask of 1u << kind) do not complete; 0: those that waited go on. */
 void disk_hang(unsigned kinds);
 
-/* Chances; percentages are of all operations of that kind. */
+/* Chances; percentages are of all operations of that kind. With any luck at all the system also
+ * writes back when it likes: what survives of a sector may be older than what was written last. */
 struct disk_luck {
     unsigned turns; /* an operation takes up to that many turns more; 0: they keep their order */
     unsigned short_pct;            /* writes that are shortened */
