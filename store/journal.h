@@ -1,21 +1,31 @@
 /* store/journal.h - what was promised, on disk: batches of events in segments.
  *
  * A directory holds segments (files of RH_SEGMENT_BYTES, written full of zeroes before their first use,
- * and used again under a new name when nothing in them is needed any more). A segment begins with a
- * header; behind it stand batches:
+ * and used again under a new name when nothing in them is needed any more) and up to RH_JOURNAL_SPARES
+ * spare files. A segment begins with a header; behind it stand batches (store/journal_int.h has the
+ * bytes, docs/journal.md the tale):
  *
  *   | segment header | batch | batch | ...   zeroes, or what an older life of the file left |
- *   batch: magic, segment number, batch number, length, CRC32C of the header, CRC32C of all of it,
- *          both seeded with the segment's number; then events, one behind the other
+ *   batch: magic, segment number, batch number, length, CRC32C of the header, CRC32C of the events, both
+ *          seeded with the segment's number and its salt; then events, one behind the other
  *
  * Batch numbers rise by one through all segments. At most one batch is not synced at any time, so:
- *   - at the end of the last segment, a batch that is damaged anywhere is void: it was never told;
- *   - a damaged one that ends a segment is void if the next segment begins with its number (after a
- *     failed write or sync the file is never synced again: its batch goes whole into a fresh segment);
- *   - one that is found valid twice counts once;
+ *   - at the end of the last segment, a batch that is damaged anywhere is void: it was never told. That
+ *     is only the end if no header of a batch follows in the segment;
+ *   - a damaged one that ends a segment is void if the next batch, in a later segment, has its number
+ *     (after a failed write or sync the file is never synced again: its batch goes whole into a fresh
+ *     segment);
+ *   - one that begins a segment with the number that the one before ended with counts once, as it stands
+ *     in the later one;
  *   - any other damage is real: opening fails and says where, unless `salvage` is set, which goes on
- *     behind it and counts what it skipped.
- * Every start begins a fresh segment.
+ *     behind it and counts what it skipped. The damage is forgiven from then on: later starts go over it
+ *     silently.
+ * So what decides is whether the numbers go on: a segment that is missing or has lost its header is damage
+ * only if a batch is missed.
+ *
+ * Every start begins a fresh segment, with the first event. Before that event's batch the last one that
+ * was read is written there again: it may stand in the kernel's memory alone, after a kill or a sync that
+ * failed.
  *
  * Writing: the caller puts events into the open batch; rh_journal_step closes and writes it, syncs,
  * and says that it is durable. What is put meanwhile goes into the next one.
@@ -100,29 +110,36 @@ size_t rh_jot_size(const struct rh_jot *jot);
 
 struct rh_journal_opts {
     struct rh_files *files; /* the caller's; the journal alone uses tags below RH_JOURNAL_TAGS */
-    uint64_t segment_bytes; /* RH_SEGMENT_BYTES; tests: at least 4096 */
+    uint64_t segment_bytes; /* RH_SEGMENT_BYTES; tests: at least RH_SEGMENT_BYTES_MIN */
     bool salvage;
 };
 
-#define RH_JOURNAL_TAGS (1u << 16)
+#define RH_JOURNAL_TAGS      (1u << 16)
+#define RH_SEGMENT_BYTES_MIN 8192         /* and a multiple of 4096 */
+#define RH_JOURNAL_SPARES    2            /* files that wait to be used again */
+#define RH_BATCH_BYTES_MAX   (256u << 20) /* of events */
 
-/* Where an event stands: segments, from the oldest on, are numbered 1, 2, ... */
+/* Where an event stands: segments are numbered 1, 2, ..., with holes. */
 struct rh_journal_at {
     uint64_t segment, batch;
     uint64_t offset; /* of the event in the file */
 };
 
 /* Reads what there is, calling visit for each event in its order; then it can be written. RH_EIO (the
- * disk, or real damage; `fault` says where), RH_ENOMEM. visit's own error ends it, too. */
+ * disk, or real damage; `fault` says where), RH_ENOMEM. visit's own error (negative) ends it, too.
+ * Segments of which rh_journal_release was told, durably, are not read. */
 int rh_journal_open(const struct rh_journal_opts *opts,
                     int (*visit)(void *arg, const struct rh_journal_at *at,
                                  const struct rh_jot *jot),
                     void *arg, struct rh_journal **ret_journal, struct rh_fault *fault);
-void rh_journal_close(struct rh_journal *j); /* accepts NULL; when nothing is under way */
+/* Accepts NULL. What the open batch has is lost; waits for operations that are under way (of the journal
+ * or, completions unseen, of others on its files). */
+void rh_journal_close(struct rh_journal *j);
 
 /* ---- writing ---- */
 
-/* Adds an event to the open batch. RH_ENOMEM: nothing was added. */
+/* Adds an event to the open batch. RH_ENOMEM: nothing was added (or it has RH_BATCH_BYTES_MAX). An event
+ * that makes no sense is an assertion. */
 int rh_journal_put(struct rh_journal *j, const struct rh_jot *jot);
 
 enum rh_journal_state {
@@ -141,9 +158,11 @@ uint64_t rh_journal_next_ms(const struct rh_journal *j, uint64_t now_ms);
 
 /* The number of the batch that is open: events that are put now become durable with it. */
 uint64_t rh_journal_open_batch(const struct rh_journal *j);
-/* The last batch that is durable; 0: none yet. */
+/* The last batch that is durable; 0: none yet. After a start the last batch that was read (the open one
+ * less one) is not: it becomes durable again on its own, before the first event that is put. */
 uint64_t rh_journal_durable(const struct rh_journal *j);
-/* When the batch under way began to be written (the time that step was given); 0: none is. */
+/* When the batch under way was closed and began to be written (the time that step was given; tries
+ * again do not change it); 0: none is. */
 uint64_t rh_journal_since_ms(const struct rh_journal *j);
 uint64_t rh_journal_waiting_bytes(const struct rh_journal *j); /* open, and under way */
 
@@ -155,31 +174,65 @@ uint64_t rh_journal_oldest(const struct rh_journal *j);
 uint64_t rh_journal_newest(const struct rh_journal *j);
 unsigned rh_journal_files(const struct rh_journal *j);
 /* Everything that is needed of segments before `segment` stands, durably, in later ones: they may be
- * used again. */
+ * used again. This is said in a batch of its own if no other is due, and done when that is durable. */
 void rh_journal_release(struct rh_journal *j, uint64_t segment);
 
 struct rh_journal_stat {
-    uint64_t commits, events, bytes, failures; /* so far */
-    uint64_t commit_ns;                        /* of the last commit; write to durable */
-    uint64_t skipped;                          /* damaged places that salvage passed over */
+    uint64_t commits, events, bytes; /* durable, of what was put since the start */
+    uint64_t failures;               /* writes, syncs and other operations that failed */
+    uint64_t commit_ns;              /* of the last commit; from the first write to durable */
+    uint64_t skipped;                /* damaged places that salvage passed over */
 };
 void rh_journal_stat(const struct rh_journal *j, struct rh_journal_stat *ret_stat);
 
 /* ---- for tools and tests: a segment in memory ---- */
 
+enum rh_journal_find_kind { RH_FIND_BATCH, RH_FIND_EVENT, RH_FIND_DAMAGE, RH_FIND_END };
+
 /* What a walk over one segment's bytes finds, in order; `what` is a static sentence. */
 struct rh_journal_find {
-    enum { RH_FIND_BATCH, RH_FIND_EVENT, RH_FIND_DAMAGE, RH_FIND_END } kind;
+    enum rh_journal_find_kind kind;
     struct rh_journal_at at;
     uint32_t events;          /* BATCH */
-    uint64_t bytes;           /* BATCH */
+    uint64_t bytes;           /* BATCH: with its header; DAMAGE: up to where it goes on */
     const struct rh_jot *jot; /* EVENT */
     const char *what;         /* DAMAGE, END */
 };
 
-/* Walks over a segment as it lies in memory, whatever is in it. Returns its number, or RH_EINVAL when
- * it does not begin like one. */
+/* Walks over a segment as it lies in memory, whatever is in it. Returns its number, RH_EINVAL when it
+ * does not begin like one, RH_EUNSUPPORTED when it is of another version, RH_ENOMEM. */
 int64_t rh_journal_walk(const void *bytes, size_t len,
                         void (*visit)(void *arg, const struct rh_journal_find *find), void *arg);
+
+/* ---- for tools and tests: a directory, read as rh_journal_open would, changing nothing ---- */
+
+struct rh_journal_source {
+    void *arg; /* of both; they do what rh_files_list and rh_files_read do */
+    int (*list)(void *arg, void (*each)(void *each_arg, const char *name, uint64_t size),
+                void *each_arg, struct rh_fault *fault);
+    int64_t (*read)(void *arg, const char *name, uint64_t offset, void *dst, size_t len,
+                    struct rh_fault *fault);
+};
+
+struct rh_journal_reading {
+    const struct rh_journal_source *source;
+    bool salvage;
+    void *arg;
+    int (*visit)(void *arg, const struct rh_journal_at *at, const struct rh_jot *jot);
+    void (*damage)(void *arg, const char *text); /* or NULL; with salvage: what was skipped */
+};
+
+struct rh_journal_found {
+    uint64_t segments, batches, events, bytes; /* that were read; bytes: of whole batches */
+    uint64_t skipped;                          /* damaged places */
+    uint64_t last_batch;                       /* 0: none */
+};
+
+/* Errors as rh_journal_open. */
+int rh_journal_read(const struct rh_journal_reading *r, struct rh_journal_found *ret_found,
+                    struct rh_fault *fault);
+
+/* The number in the name of a segment ("journal-0000000000000001.seg"); 0: it is none. */
+uint64_t rh_journal_number_of(const char *name);
 
 #endif
