@@ -50,10 +50,12 @@ enum rh_event_class {
  *   ARM          a: slot | generation << 32;  b: repetitions so far;  c: sent at (mono ms);
  *                     d: expires at (mono ms; UINT64_MAX: never)
  *   DISARM       a: as ARM
- *   DUE          a: as ARM;  b: enum rh_due
+ *   DUE          a: as ARM;  b: enum rh_due.  With RH_DUE_AGAIN a is instead: first slot | how many
+ *                     << 32: there was no memory for some ARM of these slots, and is now; what is in
+ *                     flight in them is to be armed again
  */
 enum { RH_ACCEPT_ASKED = 1, RH_ACCEPT_STORED = 2, RH_ACCEPT_FROM_USER = 4 };
-enum rh_due { RH_DUE_REPEAT, RH_DUE_GIVE_UP, RH_DUE_EXPIRED };
+enum rh_due { RH_DUE_REPEAT, RH_DUE_GIVE_UP, RH_DUE_EXPIRED, RH_DUE_AGAIN };
 
 /* An id that a sender gave, and its outcome: what a shard is told at start. */
 struct rh_remembered {
