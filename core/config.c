@@ -542,10 +542,20 @@ static int check_open_door(const struct rh_config *cfg, struct rh_fault *fault)
     return 0;
 }
 
+static int check_store(const struct rh_config *cfg, struct rh_fault *fault)
+{
+    if (cfg->store_path[0] || cfg->store_durability == RH_DURABILITY_MEMORY)
+        return RH_OK;
+    return rh_config_fault(fault, RH_EINVAL, cfg->where[RH_KEY_store_path], "store.path",
+                           ": names no directory, and store.durability is commit");
+}
+
 int rh_config_check(const struct rh_config *cfg, struct rh_fault *fault)
 {
     int rc = check_heartbeat(cfg, fault);
 
+    if (rc == RH_OK)
+        rc = check_store(cfg, fault);
     return rc < 0 ? rc : check_open_door(cfg, fault);
 }
 

@@ -14,6 +14,7 @@
 
 #include "core/config.h"
 #include "core/mem.h"
+#include "core/promise.h"
 #include "core/ringhub.h"
 #include "tests/rh_test.h"
 
@@ -222,7 +223,8 @@ RH_TEST(config, what_is_not_built_is_refused_by_name)
     static const struct {
         const char *yaml, *text;
     } cases[] = {
-        {"ack: {default: false}\n", "t.yaml:1: ack.default is not supported yet"},
+        {"records: {mode: all}\n", "t.yaml:1: records.mode is not supported yet"},
+        {"store.url: 'sqlite:'\n", "t.yaml:1: store.url is not supported yet"},
         {"\nauth:\n  jwt:\n    secret: x\n", "t.yaml:4: auth.jwt.secret is not supported yet"},
         {"auth: {mode: jwt}\n", "t.yaml:1: auth.mode: jwt is not supported yet"},
         {"auth.mode: webhook\n", "t.yaml:1: auth.mode: webhook is not supported yet"},
@@ -827,8 +829,8 @@ RH_TEST(config, a_variable_that_no_key_has_is_an_error_with_a_suggestion)
         {"RINGHUB_PORT=tcp://10.0.0.1", RH_EINVAL, "RINGHUB_PORT: unknown variable"},
         {"RINGHUB_=1", RH_EINVAL, "RINGHUB_: unknown variable"},
         {"RINGHUB_SHARDS=x", RH_EINVAL, "RINGHUB_SHARDS: shards: \"x\" is not a whole number"},
-        {"RINGHUB_ACK__MAX_RETRIES=1", RH_EUNSUPPORTED,
-         "RINGHUB_ACK__MAX_RETRIES: ack.max_retries is not supported yet"},
+        {"RINGHUB_RECORDS__MAX=1", RH_EUNSUPPORTED,
+         "RINGHUB_RECORDS__MAX: records.max is not supported yet"},
         {"RINGHUB_CLUSTER__X=1", RH_EUNSUPPORTED,
          "RINGHUB_CLUSTER__X: cluster.x is not supported yet"},
         {"RINGHUB_AUTH__JWT__SECRET_FILE=/x", RH_EUNSUPPORTED,
@@ -895,6 +897,36 @@ RH_TEST(config, an_open_hub_on_the_net_must_be_meant)
     begin();
     RH_EQ_INT(set("listen", "127.0.0.1:1,127.255.0.1:1,[::1]:1"), 0);
     RH_EQ_INT(rh_config_check(cfg, &fault), 0);
+    end();
+}
+
+RH_TEST(config, a_journal_needs_a_directory)
+{
+    begin();
+    RH_EQ_INT(load("store:\n  path: ''\n"), 0);
+    RH_EQ_INT(rh_config_check(cfg, &fault), RH_EINVAL);
+    RH_EQ_STR(fault.text,
+              "t.yaml:2: store.path: names no directory, and store.durability is commit");
+    RH_EQ_INT(set("store.durability", "memory"), 0);
+    RH_EQ_INT(rh_config_check(cfg, &fault), 0);
+    end();
+}
+
+RH_TEST(config, reasons_that_are_tried_again_are_those_that_the_lists_leave)
+{
+    begin();
+    for (unsigned r = RH_REASON_none + 1; r < RH_REASON_COUNT; r++)
+        RH_OK_IF(rh_config_retries(cfg, r));
+    RH_EQ_INT(set("retry.retryable", "queue_full,ack_timeout"), 0);
+    for (unsigned r = RH_REASON_none + 1; r < RH_REASON_COUNT; r++)
+        RH_OK_IF(rh_config_retries(cfg, r) ==
+                 (r == RH_REASON_queue_full || r == RH_REASON_ack_timeout));
+    RH_EQ_INT(set("retry.non_retryable", "queue_full"), 0);
+    RH_OK_IF(!rh_config_retries(cfg, RH_REASON_queue_full));
+    RH_OK_IF(rh_config_retries(cfg, RH_REASON_ack_timeout));
+    RH_EQ_INT(set("retry.non_retryable", "late"), RH_EINVAL);
+    RH_EQ_STR(fault.text, "--set: retry.non_retryable: \"late\" is no reason");
+    RH_EQ_INT(set("retry.non_retryable", "none"), RH_EINVAL);
     end();
 }
 
@@ -1009,8 +1041,9 @@ RH_TEST(config, a_reload_of_every_key_says_that_there_were_more)
     RH_EQ_INT(rh_config_reload(cfg, want, &next, &changes), 0);
     RH_OK_IF(strlen(changes.applied) > RH_CONFIG_CHANGES - 64);
     RH_EQ_STR(changes.applied + strlen(changes.applied) - 4, ",...");
-    RH_EQ_STR(changes.restart, "listen,shards,auth.mode,auth.allow_insecure,io.backend,io."
-                               "descriptors,log.format,log.file");
+    RH_EQ_STR(changes.restart, "listen,shards,auth.mode,auth.allow_insecure,store.path,"
+                               "store.durability,store.salvage,io.backend,io.descriptors,"
+                               "log.format,log.file");
     for (size_t i = 0; (key = rh_config_key(i)); i++)
         if (key->slot >= 0)
             RH_OK_IF((((char *)next)[key->field] == ((char *)want)[key->field]) == key->live);
