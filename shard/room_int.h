@@ -94,7 +94,10 @@ struct rh_ask {
     struct rh_sub *sub; /* JOIN, LEAVE: the asker's own; NULL: LEAVE without one */
     void *member; /* LEAVE, JOIN again: the home's, as it told us. JOIN's answer: to be kept */
     struct rh_msg *msg; /* PUBLISH: complete but for its number */
-    uint32_t cost;      /* what it was charged, and its answer gives back */
+    void *cookie; /* PUBLISH: the asker's promise, which ACCEPTED and AWAIT carry, with `conn` and
+                         * `from`; NULL: it asks for no acknowledgement, and its id was made here */
+    uint64_t dedup_ms; /* PUBLISH: until when (unix) ACCEPTED remembers its id; 0: not */
+    uint32_t cost;     /* what it was charged, and its answer gives back */
 
     /* The answer: filled by the home. */
     enum rh_wire_error err;
@@ -102,6 +105,7 @@ struct rh_ask {
     uint64_t uid, seq, missed;
     uint32_t members; /* users; PUBLISH: recipients */
     bool recovered;
+    bool promised;            /* PUBLISH: no error, and a COMMITTED to `cookie` is the answer */
     struct rh_missed *replay; /* JOIN with since; may be NULL */
     struct rh_text *text;     /* MEMBERS: items and next; HISTORY: items; JOIN: meta, or NULL */
 
