@@ -32,6 +32,7 @@ enum rh_event_class {
 /* Who asked for a promise: the pointer of the asker's shard, which only it looks behind, and its tid.
  * The fields of the events about promises (m.. stands for: msg moves a hold):
  *
+ *   SENT         a: enum rh_wire_error;  flags RH_SENT_OWED: none, and a COMMITTED answers
  *   ACCEPTED     m..  cookie, conn: the asker's;  a: its tid;  b: attempt that is out (0: none);
  *                     c: dedup_ms (unix), how long the sender's id is remembered, 0: not;
  *                     flags: RH_ACCEPT_;  d: index of the first share if RESTORED, else 0
@@ -54,6 +55,7 @@ enum rh_event_class {
  *                     << 32: there was no memory for some ARM of these slots, and is now; what is in
  *                     flight in them is to be armed again
  */
+enum { RH_SENT_OWED = 1 };
 enum { RH_ACCEPT_ASKED = 1, RH_ACCEPT_STORED = 2, RH_ACCEPT_FROM_USER = 4 };
 enum rh_due { RH_DUE_REPEAT, RH_DUE_GIVE_UP, RH_DUE_EXPIRED, RH_DUE_AGAIN };
 
@@ -71,7 +73,7 @@ struct rh_remembered {
 /* X(kind, class, the request that it answers or NONE, help) */
 #define RH_EVENTS(X)                                                                               \
     X(SEND, REQUEST, NONE, "message.send on its way to the receiver's shard; msg moves")           \
-    X(SENT, CONSEQUENCE, SEND, "what became of a SEND; a is the status")                           \
+    X(SENT, CONSEQUENCE, SEND, "what became of a SEND")                                            \
     X(HANDOVER, REQUEST, NONE, "a connection whose user lives on the popping shard; msg moves")    \
     X(HANDED, CONSEQUENCE, HANDOVER, "what became of a HANDOVER; a is the status")                 \
     X(ROOM, REQUEST, NONE, "an ask on its way to the room's home (shard/room_int.h); msg moves")   \

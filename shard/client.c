@@ -121,12 +121,17 @@ static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *a
     return true;
 }
 
-/* Keeps a whole message until shard `to` has answered some of what it was asked, or, with
- * RH_WAIT_OWN, until the connection's session gets an answer. */
+/* Keeps a whole message until shard `to` has answered some of what it was asked; with RH_WAIT_OWN
+ * until the connection's session gets an answer, with RH_WAIT_PROMISES until some have been kept. */
 static void hold(struct rh_shard *sh, struct rh_conn *c, struct rh_block *take_message, unsigned to)
 {
     c->message = take_message;
     c->held = true;
+    if (to == RH_WAIT_PROMISES) {
+        rh_list_add(&sh->promise_waiting, &c->waiting);
+        rh_conn_pause(sh, c, RH_PAUSE_PROMISE);
+        return;
+    }
     rh_conn_pause(sh, c, RH_PAUSE_CREDIT);
     if (to == RH_WAIT_OWN)
         return;

@@ -448,6 +448,7 @@ void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause)
         [RH_PAUSE_QUEUE] = RH_STAT_paused_reads_send_queue,
         [RH_PAUSE_CREDIT] = RH_STAT_paused_reads_credit,
         [RH_PAUSE_TURN] = RH_STAT_paused_reads_inflate,
+        [RH_PAUSE_PROMISE] = RH_STAT_paused_reads_promises,
     };
 
     rh_assert(!(c->paused & cause));

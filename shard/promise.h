@@ -1,4 +1,4 @@
-/* shard/promise.h - requests whose answer waits for a commit, at the asker's shard; and ids that are
+/* shard/promise.h - requests whose answer may wait for a commit, at the asker's shard; and ids that are
  * remembered.
  *
  * A request that may be answered by the record thread has a promise: what the answer needs (connection,
@@ -11,14 +11,16 @@
  *     |  --reply: owed--> [committing] --COMMITTED--> answered, freed
  *     `--COMMITTED first--> answered [replying] --reply--> freed
  *
- * Dedup      A promise whose id was given is also an entry of the table of ids: (sender, event, target,
- *            id) by a keyed 128-bit hash. A repetition meanwhile hangs on the first and gets its answer;
- *            later it gets the outcome that is kept for dedup.window. Errors are not kept.
+ * Dedup      A promise whose id was given is also an entry of the table of ids (shard/dedup.h). A
+ *            repetition meanwhile hangs on the first and gets its answer; later it gets the outcome that
+ *            is kept for dedup.window. Errors are not kept.
  *
  * Threads    the shard's.
- * Limits     RH_PENDING_MAX promises that wait for a commit, and this shard's part of
- *            RH_UNCOMMITTED_MAX bytes: then rh_promise_open says no, and who asks is not read
- *            (RH_WAIT_OWN). dedup.max ids; the oldest that is not pending makes room, counted.
+ * Limits     RH_PENDING_MAX requests that wait for a commit, or for another's answer, and this shard's
+ *            part of RH_UNCOMMITTED_MAX bytes: then rh_promise_open says no, and who asks is not read
+ *            (RH_WAIT_PROMISES). What a credit of another shard lets out may come on top: a plain
+ *            message counts only when its reply says that it is owed. dedup.max ids; the oldest that is
+ *            not pending makes room, counted.
  */
 #ifndef RH_SHARD_PROMISE_H
 #define RH_SHARD_PROMISE_H
@@ -27,53 +29,91 @@
 
 struct rh_promise;
 
-/* Which requests have ids that are remembered. */
-enum rh_id_event { RH_ID_SEND, RH_ID_PUBLISH, RH_ID_BROADCAST };
-
 /* What the answer says. */
 struct rh_outcome {
     enum rh_wire_error err; /* RH_WIRE_NONE, or why not */
     bool stored;            /* message.send: "stored", else "sent" */
+    bool partial;           /* broadcast: some shard has not answered */
     uint64_t seq;           /* room.publish */
     uint32_t recipients;    /* room.publish, broadcast */
-    const char *why;        /* with err: a static sentence */
+    const char *why;        /* with err: a static sentence; NULL: rh_outcome_sentence's */
 };
 
-/* Could a request whose message has `bytes` be promised now? */
-bool rh_promise_open(const struct rh_shard *sh, size_t bytes);
+/* A sentence for each error that a direct message may end with. */
+const char *rh_outcome_sentence(enum rh_wire_error err);
+/* Counts what became of a request, and answers it; c NULL: nobody to answer is left. */
+void rh_outcome_tell(struct rh_shard *sh, struct rh_conn *c, enum rh_id_event event,
+                     struct rh_span request_id, struct rh_span id, const struct rh_outcome *o);
 
-/* A request with an id that its client gave: what is known of it? */
+/* Are promises made now? */
+static inline bool rh_gate_open(const struct rh_shard *sh)
+{
+    return rh_gate_any(sh->env->promises) == RH_GATE_OPEN;
+}
+
+/* Could a request whose message has `bytes` be promised now? Those that surely wait for a commit leave
+ * a quarter of the bounds to those that may turn out to, so that a commit that hangs does not stop
+ * plain messages; and none of them overtakes those that wait. */
+bool rh_promise_open(const struct rh_shard *sh, size_t bytes, bool surely);
+
+/* ---- ids that clients gave ---- */
+
+/* Until when (unix, ms) an id whose request is answered now is remembered; 0: not at all. */
+uint64_t rh_id_until_ms(const struct rh_shard *sh);
+
 enum rh_id_known {
     RH_ID_NEW,      /* nothing: make a promise with this key */
     RH_ID_ANSWERED, /* it was done before: the outcome has been sent to the connection */
     RH_ID_PENDING,  /* it is being done: this request hangs on it, and will be answered with it */
     RH_ID_NO_MEMORY,
 };
-struct rh_id_key {
-    uint64_t h[2];
-};
 struct rh_id_key rh_id_key(const struct rh_shard *sh, enum rh_id_event event, struct rh_span from,
                            struct rh_span target, struct rh_span id);
 enum rh_id_known rh_id_ask(struct rh_shard *sh, struct rh_conn *c, const struct rh_id_key *key,
                            enum rh_id_event event, struct rh_span request_id, struct rh_span id);
 
-/* Makes a promise for a request of this connection; `key` NULL: the id was made here, or dedup is off.
- * `bytes`: what counts in the bound while it waits for a commit. NULL: no memory. */
-struct rh_promise *rh_promise_make(struct rh_shard *sh, struct rh_conn *c, enum rh_id_event event,
-                                   const struct rh_id_key *key, struct rh_span request_id,
-                                   struct rh_span id, size_t bytes);
+/* ---- promises ---- */
+
+/* A request, on its way from the check to the answer. */
+struct rh_request {
+    enum rh_id_event event;
+    struct rh_span request_id; /* as it is to be echoed */
+    struct rh_span id;
+    const struct rh_id_key *key; /* NULL: the id was made here, or none are remembered */
+};
+
+/* Fills r->key, unless none are remembered; `key` has to live as long as `r`. */
+void rh_request_key(const struct rh_shard *sh, struct rh_request *r, const struct rh_user *from,
+                    struct rh_span target, struct rh_id_key *key);
+/* Before anything is made of a request: is it a repetition, are promises made, is there room? */
+enum rh_promise_may {
+    RH_PROMISE_GO,
+    RH_PROMISE_WAIT, /* nothing was done: RH_EFULL, RH_WAIT_PROMISES */
+    RH_PROMISE_DONE, /* it was answered, or hangs on another that will be */
+};
+enum rh_promise_may rh_promise_admit(struct rh_shard *sh, struct rh_conn *c,
+                                     const struct rh_request *r, size_t bytes, bool ack);
+/* Makes a promise for a request of this connection. `bytes`: what counts in the bound while it waits for
+ * a commit; from now on where it surely does. NULL: no memory. */
+struct rh_promise *rh_promise_make(struct rh_shard *sh, const struct rh_conn *c,
+                                   const struct rh_request *r, size_t bytes, bool surely);
 /* The request's reply came: with an outcome ... */
 void rh_promise_answer(struct rh_shard *sh, struct rh_promise *p, const struct rh_outcome *outcome);
 /* ... or it says that a COMMITTED will come, or has come. */
 void rh_promise_owed(struct rh_shard *sh, struct rh_promise *p);
 void rh_promise_committed_pop(struct rh_shard *sh, const struct rh_event *ev);
-/* Nothing was sent after all, and the client has been told: forgets it. */
+/* Nothing was sent after all, and the client has been, or is about to be, told: forgets it. */
 void rh_promise_drop(struct rh_shard *sh, struct rh_promise *p);
 
+/* ---- a shard's ---- */
+
+int rh_promises_init(struct rh_shard *sh); /* RH_ENOMEM */
+void rh_promises_fini(struct rh_shard *sh);
 void rh_promise_remember_pop(struct rh_shard *sh, const struct rh_event *ev); /* REMEMBER */
 void rh_promises_expire(struct rh_shard *sh); /* once a second: ids whose time is over */
-void rh_promises_fini(struct rh_shard *sh);
-/* How many wait for a commit. */
+/* Lets those go on who waited because too many promises were pending. Once a pass, where any does. */
+void rh_promises_resume(struct rh_shard *sh);
+/* How many have not been answered, or have still to hear their request's reply. */
 uint32_t rh_promises_pending(const struct rh_shard *sh);
 
 #endif

@@ -10,7 +10,7 @@
 #include "core/err.h"
 #include "core/mem.h"
 #include "proto/envelope.h"
-#include "shard/room_int.h"
+#include "shard/promise.h"
 
 /* id, priority, three numbers and everything fixed of a `message` notify */
 #define NOTIFY_ROOM (RH_ID_GIVEN_MAX + 320)
@@ -61,6 +61,11 @@ const char *rh_check_id(struct rh_shard *sh, struct rh_json v, char dst[RH_ID_GI
     return NULL;
 }
 
+bool rh_check_ack(const struct rh_shard *sh, struct rh_json v)
+{
+    return v.kind == RH_JSON_NONE ? sh->cfg->ack_default : v.kind == RH_JSON_TRUE;
+}
+
 const char *rh_check_priority(struct rh_json v, const char **ret_name, bool *ret_high)
 {
     static const struct {
@@ -79,6 +84,59 @@ const char *rh_check_priority(struct rh_json v, const char **ret_name, bool *ret
     *ret_name = names[i].name;
     *ret_high = names[i].high;
     return NULL;
+}
+
+/* ---- what every message has that may be owed ---- */
+
+void rh_put_ack(struct rh_writer *w, struct rh_msg *msg, bool ack)
+{
+    msg->ack = ack;
+    msg->ack_at = rh_written(w, msg);
+    if (ack)
+        RH_PUT(w, "true");
+    else
+        RH_PUT(w, "false");
+}
+
+void rh_put_attempt(struct rh_writer *w, struct rh_msg *msg)
+{
+    msg->attempt_at = rh_written(w, msg);
+    msg->attempt_len = 1;
+    RH_PUT(w, "1");
+}
+
+size_t rh_names_room(struct rh_span to, const struct rh_user *from, struct rh_span id)
+{
+    return to.len + from->name_len + id.len;
+}
+
+/* Where a span that was just written begins. */
+static uint32_t put_name(struct rh_writer *w, const struct rh_msg *msg, struct rh_span name)
+{
+    uint32_t at = rh_written(w, msg);
+
+    rh_put(w, name.at, name.len);
+    return at;
+}
+
+void rh_put_names(struct rh_writer *w, struct rh_msg *msg, struct rh_span to,
+                  const struct rh_user *from, struct rh_span id)
+{
+    msg->to_at = put_name(w, msg, to);
+    msg->to_len = (uint8_t)to.len;
+    msg->from_at = put_name(w, msg, (struct rh_span){from->name, from->name_len});
+    msg->from_len = from->name_len;
+    msg->from_hash = from->node.hash;
+    msg->from_user = true;
+    msg->id_at = put_name(w, msg, id);
+    msg->id_len = (uint8_t)id.len;
+}
+
+void rh_set_times(const struct rh_shard *sh, struct rh_msg *msg, uint64_t ttl_ms)
+{
+    msg->accepted_ns = sh->now_ns;
+    msg->created_ms = rh_now_unix_ms(sh);
+    msg->expires_ms = msg->created_ms + (ttl_ms ? ttl_ms : sh->cfg->offline_ttl_ms);
 }
 
 /* ---- message.send ---- */
@@ -105,7 +163,8 @@ struct send {
     struct rh_json p[P_N];
     struct rh_span to, id;
     const char *priority;
-    bool high;
+    uint64_t ttl_ms; /* 0: it does not say */
+    bool high, ack;
     char to_text[RH_NAME_MAX];
     char id_text[RH_ID_GIVEN_MAX];
 };
@@ -136,14 +195,15 @@ static const char *check_tags(const struct send *s)
     return NULL;
 }
 
-static const char *check_rest(const struct send *s)
+static const char *check_rest(struct send *s)
 {
     char reply_text[RH_ID_GIVEN_MAX];
     struct rh_span reply;
-    uint64_t ttl;
     size_t len;
 
-    if (s->p[P_TTL].kind != RH_JSON_NONE && !rh_json_u64(s->p[P_TTL], 1, RH_MSG_SEQ_MAX, &ttl))
+    s->ttl_ms = 0;
+    if (s->p[P_TTL].kind != RH_JSON_NONE &&
+        !rh_json_u64(s->p[P_TTL], 1, RH_MSG_SEQ_MAX, &s->ttl_ms))
         return "ttl_ms: a whole number of milliseconds, at least 1";
     if (s->p[P_TYPE].kind != RH_JSON_NONE) {
         len = rh_json_str_len(s->p[P_TYPE].raw);
@@ -167,6 +227,7 @@ static const char *check_send(struct rh_shard *sh, struct send *s)
         why = check_rest(s);
     if (!why)
         why = rh_check_id(sh, s->p[P_ID], s->id_text, &s->id);
+    s->ack = rh_check_ack(sh, s->p[P_ACK]);
     return why;
 }
 
@@ -185,7 +246,7 @@ static void put_optional(struct rh_writer *w, const char *key, struct rh_json va
     rh_put(w, value.raw.at, value.raw.len);
 }
 
-/* The text of the notify; remembers where its sequence number stands. */
+/* The text of the notify; remembers where that stands which another shard may have to change. */
 static void put_notify(struct rh_shard *sh, struct rh_writer *w, const struct send *s,
                        const struct rh_user *from, struct rh_msg *msg)
 {
@@ -195,8 +256,10 @@ static void put_notify(struct rh_shard *sh, struct rh_writer *w, const struct se
     rh_put_str(w, (struct rh_span){from->name, from->name_len});
     RH_PUT(w, ",\"content\":");
     rh_put(w, s->p[P_CONTENT].raw.at, s->p[P_CONTENT].raw.len);
-    RH_PUT(w, ",\"ack\":false,\"seq\":");
-    msg->seq_at = (uint32_t)((uint8_t *)w->at - msg->bytes);
+    RH_PUT(w, ",\"ack\":");
+    rh_put_ack(w, msg, s->ack);
+    RH_PUT(w, ",\"seq\":");
+    msg->seq_at = rh_written(w, msg);
     RH_PUT(w, "0000000000000000,\"priority\":\"");
     rh_put(w, s->priority, strlen(s->priority));
     RH_PUT(w, "\",\"type\":");
@@ -207,7 +270,9 @@ static void put_notify(struct rh_shard *sh, struct rh_writer *w, const struct se
     put_optional(w, ",\"tags\":", s->p[P_TAGS]);
     put_optional(w, ",\"fields\":", s->p[P_FIELDS]);
     put_optional(w, ",\"reply_to\":", s->p[P_REPLY_TO]);
-    RH_PUT(w, ",\"attempt\":1,\"created_at\":");
+    RH_PUT(w, ",\"attempt\":");
+    rh_put_attempt(w, msg);
+    RH_PUT(w, ",\"created_at\":");
     rh_put_u64(w, rh_now_unix_ms(sh));
     RH_PUT(w, "},\"timestamp\":");
     rh_put_u64(w, rh_now_unix_ms(sh));
@@ -218,38 +283,56 @@ static void put_notify(struct rh_shard *sh, struct rh_writer *w, const struct se
 static struct rh_msg *make_message(struct rh_shard *sh, const struct send *s,
                                    const struct rh_user *from, uint64_t to_hash, size_t room)
 {
-    struct rh_msg *msg = rh_msg_create(room + s->to.len);
+    struct rh_msg *msg = rh_msg_create(room + rh_names_room(s->to, from, s->id));
     struct rh_writer w;
-    uint8_t head[RH_WS_HEAD_MAX];
-    size_t len, head_len;
 
     if (!msg)
         return NULL;
-    rh_writer_init(&w, msg->bytes + RH_MSG_HEAD_ROOM, room);
+    rh_writer_init(&w, msg->bytes + RH_MSG_HEAD_ROOM, room + rh_names_room(s->to, from, s->id));
     put_notify(sh, &w, s, from, msg);
+    rh_msg_put_head(msg, rh_writer_len(&w));
+    rh_put_names(&w, msg, s->to, from, s->id);
     rh_assert(!w.full);
-    len = rh_writer_len(&w);
-    head_len = rh_ws_head(head, RH_WS_TEXT, true, len, NULL);
-    msg->frame_at = (uint32_t)(RH_MSG_HEAD_ROOM - head_len);
-    msg->frame_len = (uint32_t)(head_len + len);
-    memcpy(msg->bytes + msg->frame_at, head, head_len);
-    msg->to_at = (uint32_t)(RH_MSG_HEAD_ROOM + len);
-    msg->to_len = (uint8_t)s->to.len;
-    memcpy(msg->bytes + msg->to_at, s->to.at, s->to.len);
+    rh_set_times(sh, msg, s->ttl_ms);
     msg->to_hash = to_hash;
     msg->high = s->high;
-    msg->accepted_ns = sh->now_ns;
+    msg->given = s->p[P_ID].kind != RH_JSON_NONE;
     return msg;
+}
+
+/* A checked one; returns as rh_request. */
+static int send_message(struct rh_shard *sh, struct rh_conn *c, const struct send *s,
+                        struct rh_request *r, unsigned *ret_shard)
+{
+    const struct rh_user *from = rh_conn_user(c);
+    uint64_t hash = rh_hash(&sh->env->hash_key, s->to.at, s->to.len);
+    size_t room = send_room(s, from);
+    struct rh_id_key key;
+    enum rh_promise_may may;
+    struct rh_msg *msg;
+
+    if (s->p[P_ID].kind != RH_JSON_NONE)
+        rh_request_key(sh, r, from, s->to, &key);
+    may = rh_promise_admit(sh, c, r, room, s->ack);
+    *ret_shard = may == RH_PROMISE_GO ? rh_hash_shard(hash, sh->env->shards) : RH_WAIT_PROMISES;
+    if (may == RH_PROMISE_DONE)
+        return RH_OK;
+    if (may == RH_PROMISE_WAIT || !rh_route_open(sh, *ret_shard, room + RH_MSG_HEAD_ROOM))
+        return RH_EFULL;
+    msg = make_message(sh, s, from, hash, room);
+    if (msg)
+        rh_route_send(sh, c, *ret_shard, msg, r);
+    else
+        rh_respond_error(sh, c, r->request_id, RH_WIRE_unavailable, "out of memory");
+    return RH_OK;
 }
 
 static int message_send(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                         unsigned *ret_shard)
 {
+    struct rh_request r = {.event = RH_ID_SEND, .request_id = env->request_id};
     struct send s;
     const char *why;
-    struct rh_msg *msg;
-    uint64_t hash;
-    size_t room;
 
     if (!rh_request_params(sh, c, env, send_rows, P_N, s.p))
         return RH_OK;
@@ -258,22 +341,8 @@ static int message_send(struct rh_shard *sh, struct rh_conn *c, const struct rh_
         rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
         return RH_OK;
     }
-    if (s.p[P_ACK].kind == RH_JSON_TRUE) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable,
-                         "ack: acknowledged messages are not supported yet");
-        return RH_OK;
-    }
-    hash = rh_hash(&sh->env->hash_key, s.to.at, s.to.len);
-    room = send_room(&s, rh_conn_user(c));
-    *ret_shard = rh_hash_shard(hash, sh->env->shards);
-    if (!rh_route_open(sh, *ret_shard, room + RH_MSG_HEAD_ROOM))
-        return RH_EFULL;
-    msg = make_message(sh, &s, rh_conn_user(c), hash, room);
-    if (msg)
-        rh_route_send(sh, c, *ret_shard, msg, env->request_id, s.id);
-    else
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable, "out of memory");
-    return RH_OK;
+    r.id = s.id;
+    return send_message(sh, c, &s, &r, ret_shard);
 }
 
 static int ping(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,

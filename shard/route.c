@@ -2,28 +2,23 @@
  *
  * Sender and receiver on one shard: delivered and answered at once. Otherwise the message crosses
  * as a SEND, which takes a credit, and comes back as a SENT with what became of it. What the answer
- * needs besides (request_id, the message's id) waits here in an `ask`, whose address travels with
- * the event as a cookie that only we look behind; each request is answered exactly once.
+ * needs besides (request_id, the message's id) waits here in a promise (shard/promise.h), whose
+ * address travels with the event as a cookie that only we look behind.
+ *
+ *   ack, nobody connected, others wait, an id that is owed --> shard/owed.c: owed, refused, or plain
+ *   else, and what it calls plain -----------------------> into the queues of the user's devices
+ *
+ * What is owed is answered by the record thread: then SENT only gives the credit back. On one shard,
+ * too, it has a promise; so has what carries its sender's id. The rest, which is most, needs none.
  *
  * Without a credit the sender is not read any further (client.c holds its message); here it is let
  * go on, first come, first served, when the other shard has answered something. Our own shard asks
  * for no credit, but for room among the asks of its clients that rooms hold (shard/publish.c), which
  * have the bounds of credits.
  */
-#include <string.h>
-
 #include "core/err.h"
-#include "core/mem.h"
-#include "shard/room_int.h"
-
-/* What a message grows by, at most, between a client's text and the frame of its receivers. */
-#define HELD_GROWTH 2048
-
-struct ask {
-    uint32_t request_id_len;
-    uint32_t id_len;
-    char bytes[]; /* request_id as it is to be echoed, then the id */
-};
+#include "shard/owed.h"
+#include "shard/promise.h"
 
 int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h)
 {
@@ -55,17 +50,31 @@ static enum rh_wire_error wire_error(int rc)
     }
 }
 
-/* What the receiver's shard says: RH_WIRE_NONE when at least one device has it in its queue, or it
- * waits for room in one. */
-static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
+/* ---- at the receiver's shard ---- */
+
+static struct rh_user *receiver(const struct rh_shard *sh, const struct rh_msg *msg)
 {
-    const char *name = (const char *)take_msg->bytes + take_msg->to_at;
-    struct rh_user *user = rh_user_find(sh, take_msg->to_hash, name, take_msg->to_len);
+    const char *name = (const char *)msg->bytes + msg->to_at;
+
+    return rh_user_find(sh, msg->to_hash, name, msg->to_len);
+}
+
+/* Could it be owed, or could its id? Then shard/owed.c decides. */
+static bool may_be_owed(const struct rh_msg *msg, const struct rh_user *user)
+{
+    return msg->ack || !user || !rh_user_devices(user) || rh_owed_waits(user) ||
+           (msg->given && rh_owed_any(user));
+}
+
+/* A message that is owed to nobody: RH_WIRE_NONE when at least one device has it in its queue, or it
+ * waits for room in one. */
+static enum rh_wire_error hand_out(struct rh_shard *sh, struct rh_user *user,
+                                   struct rh_msg *take_msg)
+{
     struct rh_handle *h;
     int rc;
 
     if (!user || !rh_user_devices(user)) {
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_user_offline, 1);
         rh_msg_drop_any(take_msg);
         return RH_WIRE_user_offline;
     }
@@ -88,42 +97,40 @@ static enum rh_wire_error deliver(struct rh_shard *sh, struct rh_msg *take_msg)
     return wire_error(rc);
 }
 
-static const char *sentence(enum rh_wire_error err)
+/* True: it is owed, and the record thread answers `asker`. Else *ret_err says what became of it. */
+static bool deliver(struct rh_shard *sh, struct rh_user *user, struct rh_msg *take_msg,
+                    const struct rh_asker *asker, enum rh_wire_error *ret_err)
 {
-    switch (err) {
-    case RH_WIRE_user_offline:
-        return "the receiver is not connected";
-    case RH_WIRE_queue_full:
-        return "the receiver's queue is full";
-    default:
-        return "out of memory, try again";
-    }
-}
+    enum rh_owed_result result = RH_OWED_NO;
 
-static void count_outcome(struct rh_shard *sh, enum rh_wire_error err)
-{
-    if (err == RH_WIRE_NONE) {
-        rh_stat_add(&sh->stats, RH_STAT_messages_sent, 1);
-        return;
-    }
-    rh_stat_add(&sh->stats, RH_STAT_failures_general, 1);
-    if (err == RH_WIRE_user_offline)
-        rh_stat_add(&sh->stats, RH_STAT_failures_user_offline, 1);
-    else if (err == RH_WIRE_queue_full)
-        rh_stat_add(&sh->stats, RH_STAT_failures_queue_full, 1);
-}
-
-static void answer(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
-                   struct rh_span id, enum rh_wire_error err)
-{
-    count_outcome(sh, err);
-    if (!c)
-        return;
-    if (err == RH_WIRE_NONE)
-        rh_respond_id(sh, c, request_id, id, "sent");
+    *ret_err = RH_WIRE_NONE;
+    if (may_be_owed(take_msg, user))
+        result = rh_owed_direct(sh, take_msg, asker, ret_err);
+    if (result == RH_OWED_ACCEPTED)
+        return true;
+    rh_assert(result == RH_OWED_REFUSED || !take_msg->ack);
+    if (result == RH_OWED_REFUSED)
+        rh_msg_drop_any(take_msg);
     else
-        rh_respond_error(sh, c, request_id, err, sentence(err));
+        *ret_err = hand_out(sh, user, take_msg);
+    if (*ret_err == RH_WIRE_user_offline)
+        rh_stat_inc(&sh->stats, RH_STAT_messages_dropped_user_offline);
+    return false;
 }
+
+void rh_route_send_pop(struct rh_shard *sh, const struct rh_event *ev)
+{
+    struct rh_asker asker = {ev->from, ev->cookie, ev->conn};
+    struct rh_event reply = {.kind = RH_EV_SENT};
+    enum rh_wire_error err;
+
+    if (deliver(sh, receiver(sh, ev->msg), ev->msg, &asker, &err))
+        reply.flags = RH_SENT_OWED;
+    reply.a = err;
+    rh_mesh_reply(sh->mesh, ev, &reply);
+}
+
+/* ---- at the sender's ---- */
 
 /* What a message of `bytes` is charged; one over the bound takes all of it. */
 static uint32_t charge(size_t bytes)
@@ -144,64 +151,77 @@ bool rh_route_open(const struct rh_shard *sh, unsigned to, size_t bytes)
     return rh_list_empty(&sh->credit[to]) && rh_mesh_can_ask(sh->mesh, to, charge(bytes));
 }
 
-static struct ask *ask_create(struct rh_span request_id, struct rh_span id)
+static uint64_t conn_name(const struct rh_conn *c)
 {
-    struct ask *ask = rh_mem_alloc(sizeof(*ask) + request_id.len + id.len);
+    return (uint64_t)c->gen << 32 | c->slot;
+}
 
-    if (!ask)
-        return NULL;
-    ask->request_id_len = request_id.len;
-    ask->id_len = id.len;
-    if (request_id.len)
-        memcpy(ask->bytes, request_id.at, request_id.len);
-    memcpy(ask->bytes + request_id.len, id.at, id.len);
-    return ask;
+static void no_memory(struct rh_shard *sh, struct rh_conn *c, struct rh_msg *take_msg,
+                      const struct rh_request *r)
+{
+    struct rh_outcome o = {.err = RH_WIRE_unavailable};
+
+    rh_msg_drop_any(take_msg);
+    rh_outcome_tell(sh, c, r->event, r->request_id, r->id, &o);
+}
+
+/* The receiver is ours, too. Most messages need no promise: they are answered here. */
+static void send_here(struct rh_shard *sh, struct rh_conn *c, struct rh_msg *take_msg,
+                      const struct rh_request *r)
+{
+    struct rh_user *user = receiver(sh, take_msg);
+    bool promise = r->key || may_be_owed(take_msg, user);
+    struct rh_asker asker = {sh->tid, NULL, c ? conn_name(c) : 0};
+    struct rh_outcome o = {RH_WIRE_NONE};
+
+    if (promise) {
+        asker.cookie = rh_promise_make(sh, c, r, take_msg->frame_len, take_msg->ack);
+        if (!asker.cookie) {
+            no_memory(sh, c, take_msg, r);
+            return;
+        }
+    }
+    if (deliver(sh, user, take_msg, &asker, &o.err))
+        rh_promise_owed(sh, asker.cookie);
+    else if (promise)
+        rh_promise_answer(sh, asker.cookie, &o);
+    else
+        rh_outcome_tell(sh, c, r->event, r->request_id, r->id, &o);
 }
 
 void rh_route_send(struct rh_shard *sh, struct rh_conn *c, unsigned to, struct rh_msg *take_msg,
-                   struct rh_span request_id, struct rh_span id)
+                   const struct rh_request *r)
 {
     struct rh_event ev = {.kind = RH_EV_SEND, .msg = take_msg};
-    struct ask *ask;
     int rc;
 
     if (to == sh->tid) {
-        answer(sh, c, request_id, id, deliver(sh, take_msg));
+        send_here(sh, c, take_msg, r);
         return;
     }
-    ask = ask_create(request_id, id);
-    if (!ask) {
-        rh_msg_drop_any(take_msg);
-        answer(sh, c, request_id, id, RH_WIRE_unavailable);
+    ev.cookie = rh_promise_make(sh, c, r, take_msg->frame_len, take_msg->ack);
+    if (!ev.cookie) {
+        no_memory(sh, c, take_msg, r);
         return;
     }
-    ev.cookie = ask;
-    ev.conn = (uint64_t)c->gen << 32 | c->slot;
+    ev.conn = conn_name(c);
     rc = rh_mesh_ask(sh->mesh, to, &ev, charge(take_msg->frame_len));
     rh_assert(rc == RH_OK); /* the way was open */
 }
 
-void rh_route_send_pop(struct rh_shard *sh, const struct rh_event *ev)
-{
-    struct rh_event reply = {.kind = RH_EV_SENT, .a = deliver(sh, ev->msg)};
-
-    rh_mesh_reply(sh->mesh, ev, &reply);
-}
-
 void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev)
 {
-    struct ask *ask = ev->cookie;
-    struct rh_conn *c = rh_conn_find(sh, (uint32_t)ev->conn, (uint32_t)(ev->conn >> 32));
+    struct rh_outcome o = {.err = (enum rh_wire_error)ev->a};
 
-    answer(sh, c, (struct rh_span){ask->bytes, ask->request_id_len},
-           (struct rh_span){ask->bytes + ask->request_id_len, ask->id_len},
-           (enum rh_wire_error)ev->a);
-    rh_mem_free(ask);
+    if (ev->flags & RH_SENT_OWED)
+        rh_promise_owed(sh, ev->cookie);
+    else
+        rh_promise_answer(sh, ev->cookie, &o);
 }
 
 static bool can_go_on(const struct rh_shard *sh, unsigned to, const struct rh_conn *c)
 {
-    size_t bytes = rh_block_len(c->message) + HELD_GROWTH;
+    size_t bytes = rh_block_len(c->message) + RH_HELD_GROWTH;
 
     if (to == sh->tid) /* it waits to broadcast, or behind what is held */
         return sh->broadcasts_out < RH_BROADCASTS_MAX && own_open(sh, bytes);

@@ -21,6 +21,7 @@
 #include "core/mem.h"
 #include "core/rand.h"
 #include "shard/gather.h"
+#include "shard/promise.h"
 #include "shard/room_int.h"
 
 #define SQ_ENTRIES     4096
@@ -116,7 +117,8 @@ static int shard_init(struct rh_shard *sh, int *take_listeners, struct rh_fault 
     sh->listeners = rh_mem_zalloc(sh->cfg->listen.count * sizeof(*sh->listeners));
     if (!sh->listeners || rh_map_init(&sh->users) < 0 || rh_map_init(&sh->rooms) < 0 ||
         rh_map_init(&sh->rooms_by_uid) < 0 || rh_map_init(&sh->branches) < 0 ||
-        rh_map_init(&sh->subs) < 0 || rh_squeeze_init(&sh->stock.squeeze, &sh->stats, sh->cfg) < 0)
+        rh_map_init(&sh->subs) < 0 || rh_promises_init(sh) < 0 ||
+        rh_squeeze_init(&sh->stock.squeeze, &sh->stats, sh->cfg) < 0)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a shard");
     sh->listener_count = sh->cfg->listen.count;
     for (unsigned i = 0; i < sh->listener_count; i++) {
@@ -220,6 +222,7 @@ void rh_shard_destroy(struct rh_shard *sh)
     rh_conns_each(sh, conn_leave_behind);
     rh_conns_fini(sh);
     rh_gathers_fini(sh);
+    rh_promises_fini(sh);
     rh_broadcasts_fini(sh);
     rh_branches_fini(sh);
     rh_rooms_fini(sh);
@@ -241,14 +244,15 @@ void rh_shard_destroy(struct rh_shard *sh)
 
 /* ---- ending ---- */
 
-/* Once for each DRAIN: no connection (newcomers count when no more are accepted), no credit out, no
- * spill. */
+/* Once for each DRAIN: no connection (newcomers count when no more are accepted), no promise that is
+ * not answered, no credit out, no spill. */
 static void report_quiet(struct rh_shard *sh)
 {
     struct rh_event ev = {.kind = RH_EV_QUIET, .a = sh->drain_round};
     uint32_t waited_for = sh->conn_count - (sh->shut ? 0 : sh->late_count);
 
-    if (sh->quiet_round == sh->drain_round || waited_for || !rh_mesh_quiet(sh->mesh))
+    if (sh->quiet_round == sh->drain_round || waited_for || rh_promises_pending(sh) ||
+        !rh_mesh_quiet(sh->mesh))
         return;
     if (rh_mesh_tell(sh->mesh, sh->env->control, &ev) == RH_OK) /* else in the next pass */
         sh->quiet_round = sh->drain_round;
@@ -295,6 +299,12 @@ static void on_event(void *arg, const struct rh_event *ev)
         break;
     case RH_EV_BROADCAST_DONE:
         rh_broadcast_done_pop(sh, ev);
+        break;
+    case RH_EV_COMMITTED:
+        rh_promise_committed_pop(sh, ev);
+        break;
+    case RH_EV_REMEMBER:
+        rh_promise_remember_pop(sh, ev);
         break;
     case RH_EV_CONFIG:
         on_config(sh, ev);
@@ -409,6 +419,7 @@ static void once_a_second(struct rh_shard *sh)
     if (jump)
         rh_log(RH_LOG_WARN, "clock.jump", RH_KU("shard", sh->tid), RH_KI("us", jump));
     copy_counts(sh);
+    rh_promises_expire(sh);
     if (rh_out_stock_trim(&sh->stock) >= PURGE_BYTES)
         rh_mem_purge();
 }
@@ -456,6 +467,8 @@ bool rh_shard_pass(struct rh_shard *sh)
     sh->popped = rh_mesh_pop(sh->mesh, on_event, sh);
     if (sh->credit_wanted)
         rh_route_resume(sh);
+    if (!rh_list_empty(&sh->promise_waiting))
+        rh_promises_resume(sh);
     rh_wheel_advance(&sh->wheel, sh->now_ms, RH_TIMERS_A_PASS, on_timer, sh);
     rh_wheel_advance(&sh->alarms, sh->now_ms, RH_TIMERS_A_PASS, on_alarm, sh);
     rooms(sh);

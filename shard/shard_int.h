@@ -36,6 +36,7 @@
 #include "proto/query.h"
 #include "proto/upgrade.h"
 #include "proto/ws.h"
+#include "shard/dedup.h"
 #include "shard/outq.h"
 #include "shard/shard.h"
 
@@ -51,13 +52,14 @@
 #define RH_REAP          256        /* completions looked at in one go */
 #define RH_TIMERS_A_PASS 1024       /* timers fired in one pass */
 #define RH_HELD_MAX      (16 << 10) /* received and unread bytes a paused connection may keep */
-#define RH_LOOKS         4          /* at a send under way, per limits.send_timeout */
-#define RH_CLOSE_WAIT_MS 5000       /* for the peer's close frame, or its end of stream */
-#define RH_DEAD_WAIT_MS  1000       /* for operations that a shutdown should have ended */
-#define RH_DRAIN_WAIT_MS 500        /* while draining: for a request, and for an end of stream */
-#define RH_LATE_MS       100        /* a pass this late looks at arrivals before timers */
-#define RH_STALL_MS      5000       /* a shard this long without a pass is not alive */
-#define RH_SLAB          1024       /* connections in one piece of the slab */
+#define RH_HELD_GROWTH   2048 /* at most, from a client's text to the frame of its receivers */
+#define RH_LOOKS         4    /* at a send under way, per limits.send_timeout */
+#define RH_CLOSE_WAIT_MS 5000 /* for the peer's close frame, or its end of stream */
+#define RH_DEAD_WAIT_MS  1000 /* for operations that a shutdown should have ended */
+#define RH_DRAIN_WAIT_MS 500  /* while draining: for a request, and for an end of stream */
+#define RH_LATE_MS       100  /* a pass this late looks at arrivals before timers */
+#define RH_STALL_MS      5000 /* a shard this long without a pass is not alive */
+#define RH_SLAB          1024 /* connections in one piece of the slab */
 #define RH_SLABS_MAX     1024
 
 _Static_assert(RH_HEADROOM >= RH_WS_TAIL_MAX, "an unfinished frame's tail fits the headroom");
@@ -101,7 +103,7 @@ enum rh_conn_state {
 };
 
 /* Why a connection is not read. */
-enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2, RH_PAUSE_TURN = 4 };
+enum { RH_PAUSE_QUEUE = 1, RH_PAUSE_CREDIT = 2, RH_PAUSE_TURN = 4, RH_PAUSE_PROMISE = 8 };
 
 /* Two cache lines: what bytes that come and go touch, and the rest. Of times there are the low halves
  * of a ms: rh_conn_ms makes them whole. */
@@ -110,7 +112,7 @@ struct rh_conn {
     uint32_t slot;
     uint32_t gen;
     uint32_t kind : 2;         /* enum rh_conn_kind */
-    uint32_t paused : 3;       /* RH_PAUSE_ */
+    uint32_t paused : 4;       /* RH_PAUSE_ */
     uint32_t recv_armed : 1;   /* a receive, or a poll, is under way */
     uint32_t recv_ending : 1;  /* and has been told to end */
     uint32_t starved : 1;      /* no provided buffer was left */
@@ -288,6 +290,14 @@ struct rh_shard {
     uint64_t session_number;            /* of the last one that began */
     struct rh_hash_key session_keys[2]; /* secrets of this run: they make numbers into ids */
     bool more_fanout;                   /* work is left for the next pass */
+
+    /* Requests that wait for a commit, ids that are remembered: shard/promise.h */
+    struct rh_dedup dedup;
+    struct rh_list promises;        /* that exist ... */
+    struct rh_list promise_waiting; /* connections that wait until fewer are pending */
+    uint32_t promise_count;         /* ... so many; of these, and of what hangs on them: ... */
+    uint32_t promises_pending;      /* ... that wait for a commit ... */
+    uint64_t promise_bytes;         /* ... and what their messages have */
 
     struct rh_conn *slabs[RH_SLABS_MAX];
     uint32_t slab_count;
@@ -593,10 +603,12 @@ void rh_user_unpin(struct rh_shard *sh, struct rh_user *user); /* may free it */
 
 /* ---- requests.c, route.c ---- */
 
-/* In place of a shard: it waits for an answer of its own (rh_client_unhold). */
-#define RH_WAIT_OWN RH_SHARDS_MAX
+/* In place of a shard: it waits for an answer of its own (rh_client_unhold), or until fewer requests
+ * wait for a commit (shard/promise.h). */
+#define RH_WAIT_OWN      RH_SHARDS_MAX
+#define RH_WAIT_PROMISES (RH_SHARDS_MAX + 1)
 /* A client's valid request. RH_EFULL: nothing has been done, it needs a credit of shard *ret_shard
- * first, or an answer (RH_WAIT_OWN). */
+ * first, or what RH_WAIT_OWN or RH_WAIT_PROMISES say. */
 int rh_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                unsigned *ret_shard);
 
@@ -610,7 +622,23 @@ const char *rh_check_given_id(struct rh_json v, char dst[RH_ID_GIVEN_MAX], struc
 /* `id`: the one that was given, or a new one. */
 const char *rh_check_id(struct rh_shard *sh, struct rh_json v, char dst[RH_ID_GIVEN_MAX],
                         struct rh_span *ret_id);
+/* `ack`: whether it asks for an acknowledgement. */
+bool rh_check_ack(const struct rh_shard *sh, struct rh_json v);
 const char *rh_check_priority(struct rh_json v, const char **ret_name, bool *ret_high);
+/* What stands behind a message's text: whom it is for, who sends it, its id. */
+void rh_put_names(struct rh_writer *w, struct rh_msg *msg, struct rh_span to,
+                  const struct rh_user *from, struct rh_span id);
+size_t rh_names_room(struct rh_span to, const struct rh_user *from, struct rh_span id);
+/* Where in the message the next byte will stand. */
+static inline uint32_t rh_written(const struct rh_writer *w, const struct rh_msg *msg)
+{
+    return (uint32_t)((const uint8_t *)w->at - msg->bytes);
+}
+/* The values of `ack` and `attempt` in its text, which repetitions change (rh_msg_again). */
+void rh_put_ack(struct rh_writer *w, struct rh_msg *msg, bool ack);
+void rh_put_attempt(struct rh_writer *w, struct rh_msg *msg);
+/* When it is made, and until when it is owed; ttl_ms 0: offline.ttl. */
+void rh_set_times(const struct rh_shard *sh, struct rh_msg *msg, uint64_t ttl_ms);
 /* The name of a user or a room: *ret_len bytes into dst. */
 bool rh_check_name(struct rh_json v, char dst[RH_NAME_MAX], uint8_t *ret_len);
 
@@ -642,10 +670,11 @@ void rh_respond_data(struct rh_shard *sh, struct rh_conn *c, struct rh_span requ
 
 /* Could a message of that size be routed there now? */
 bool rh_route_open(const struct rh_shard *sh, unsigned to, size_t bytes);
+struct rh_request;
 /* Routes a direct message (takes it over) and answers the asker, at once or later; the way has to
- * be open. */
+ * be open, and the request admitted (rh_promise_admit). */
 void rh_route_send(struct rh_shard *sh, struct rh_conn *c, unsigned to, struct rh_msg *take_msg,
-                   struct rh_span request_id, struct rh_span id);
+                   const struct rh_request *r);
 void rh_route_send_pop(struct rh_shard *sh, const struct rh_event *ev);
 void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev);
 /* To every device of a user, which is pinned: RH_OK when one has it in its queue, else RH_EFULL,
