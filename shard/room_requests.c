@@ -12,7 +12,7 @@
 
 #include "core/mem.h"
 #include "proto/envelope.h"
-#include "shard/room_int.h"
+#include "shard/promise.h"
 
 #define NAME_WHY       "room: 1 to 128 bytes of UTF-8 without control characters"
 #define TOO_MANY_ROOMS "this user is in as many rooms as rooms.per_user allows"
@@ -297,7 +297,7 @@ struct publish {
     struct rh_json p[M_N];
     struct target t;
     const char *priority;
-    bool high;
+    bool high, ack;
     struct rh_span id;
     char id_text[RH_ID_GIVEN_MAX];
 };
@@ -309,6 +309,7 @@ static const char *check_publish(struct rh_shard *sh, struct publish *m)
 
     if (!why && (key_len == 0 || key_len > RH_NAME_MAX))
         why = "key: 1 to 128 bytes";
+    m->ack = rh_check_ack(sh, m->p[M_ACK]);
     return why ? why : rh_check_id(sh, m->p[M_ID], m->id_text, &m->id);
 }
 
@@ -316,10 +317,10 @@ static size_t publish_room(const struct publish *m, const struct rh_user *from)
 {
     return RH_ROOM_HEAD_MAX + MESSAGE_ROOM + RH_JSON_ESCAPED_MAX(m->t.len) +
            RH_JSON_ESCAPED_MAX(from->name_len) + m->p[M_CONTENT].raw.len + m->p[M_KEY].raw.len +
-           m->t.len + from->name_len;
+           rh_names_room(target_name(&m->t), from, m->id);
 }
 
-/* The text of the notify from behind its seq on; remembers where the key stands. */
+/* The text of the notify from behind its seq on; remembers where that stands which others need. */
 static void put_room_message(const struct rh_shard *sh, struct rh_writer *w,
                              const struct publish *m, const struct rh_user *from,
                              struct rh_msg *msg)
@@ -332,7 +333,11 @@ static void put_room_message(const struct rh_shard *sh, struct rh_writer *w,
     rh_put_str(w, (struct rh_span){from->name, from->name_len});
     RH_PUT(w, ",\"content\":");
     rh_put(w, m->p[M_CONTENT].raw.at, m->p[M_CONTENT].raw.len);
-    RH_PUT(w, ",\"ack\":false,\"attempt\":1,\"priority\":\"");
+    RH_PUT(w, ",\"ack\":");
+    rh_put_ack(w, msg, m->ack);
+    RH_PUT(w, ",\"attempt\":");
+    rh_put_attempt(w, msg);
+    RH_PUT(w, ",\"priority\":\"");
     rh_put(w, m->priority, strlen(m->priority));
     RH_PUT(w, "\"");
     if (m->p[M_KEY].kind != RH_JSON_NONE) {
@@ -352,7 +357,6 @@ static struct rh_msg *make_room_message(const struct rh_shard *sh, const struct 
 {
     struct rh_msg *msg = rh_msg_create(room);
     struct rh_writer w;
-    size_t len;
 
     if (!msg)
         return NULL;
@@ -361,20 +365,63 @@ static struct rh_msg *make_room_message(const struct rh_shard *sh, const struct 
     msg->seq_at = RH_ROOM_HEAD_MAX;
     rh_writer_init(&w, msg->bytes + msg->seq_at, room - RH_ROOM_HEAD_MAX);
     put_room_message(sh, &w, m, from, msg);
-    len = rh_writer_len(&w);
-    msg->frame_len = (uint32_t)len;
-    msg->to_at = (uint32_t)(msg->seq_at + len);
-    msg->to_len = m->t.len;
-    msg->to_hash = m->t.hash;
-    rh_put(&w, m->t.name, m->t.len);
-    msg->from_at = msg->to_at + m->t.len;
-    msg->from_len = from->name_len;
-    msg->from_hash = from->node.hash;
-    rh_put(&w, from->name, from->name_len);
+    msg->frame_len = (uint32_t)rh_writer_len(&w);
+    rh_put_names(&w, msg, target_name(&m->t), from, m->id);
     rh_assert(!w.full);
+    rh_set_times(sh, msg, 0);
+    msg->to_hash = m->t.hash;
+    msg->given = m->p[M_ID].kind != RH_JSON_NONE;
     msg->excludes = m->p[M_EXCLUDE].kind == RH_JSON_TRUE;
-    msg->accepted_ns = sh->now_ns;
     return msg;
+}
+
+/* The ask with all that it needs. NULL: no memory, and the client was told. */
+static struct rh_ask *publish_ask(struct rh_shard *sh, struct rh_conn *c,
+                                  const struct rh_envelope *env, const struct publish *m,
+                                  const struct rh_request *r, size_t room)
+{
+    struct rh_ask *ask = make_ask(sh, c, env, RH_ASK_PUBLISH, &m->t, m->id, (struct rh_span){0});
+    bool promise = m->ack || r->key;
+
+    if (!ask)
+        return NULL;
+    ask->exclude = m->p[M_EXCLUDE].kind == RH_JSON_TRUE;
+    ask->msg = make_room_message(sh, m, rh_conn_user(c), room);
+    if (ask->msg && promise)
+        ask->cookie = rh_promise_make(sh, c, r, room, m->ack);
+    if (!ask->msg || (promise && !ask->cookie)) {
+        rh_ask_free(ask);
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable, NO_MEMORY);
+        return NULL;
+    }
+    ask->dedup_ms = r->key ? rh_id_until_ms(sh) : 0;
+    return ask;
+}
+
+/* A checked one; returns as rh_request. */
+static int publish(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                   const struct publish *m, unsigned *ret_shard)
+{
+    struct rh_request r = {.event = RH_ID_PUBLISH, .request_id = env->request_id, .id = m->id};
+    const struct rh_user *from = rh_conn_user(c);
+    size_t room = publish_room(m, from);
+    struct rh_id_key key;
+    enum rh_promise_may may = RH_PROMISE_GO;
+    struct rh_ask *ask;
+
+    if (m->p[M_ID].kind != RH_JSON_NONE)
+        rh_request_key(sh, &r, from, target_name(&m->t), &key);
+    if (r.key || m->ack)
+        may = rh_promise_admit(sh, c, &r, room, m->ack);
+    *ret_shard = RH_WAIT_PROMISES;
+    if (may == RH_PROMISE_DONE)
+        return RH_OK;
+    if (may == RH_PROMISE_WAIT || !way_open(sh, c, &m->t, room, ret_shard))
+        return RH_EFULL;
+    ask = publish_ask(sh, c, env, m, &r, room);
+    if (ask)
+        rh_ask_send(sh, ask);
+    return RH_OK;
 }
 
 int rh_room_publish(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
@@ -390,37 +437,14 @@ int rh_room_publish(struct rh_shard *sh, struct rh_conn *c, const struct rh_enve
         [M_KEY] = RH_PARAM_ROW("key", STRING, false),
     };
     struct publish m;
-    struct rh_ask *ask;
     const char *why;
-    size_t room;
 
     if (!rh_request_params(sh, c, env, rows, M_N, m.p) ||
         /* cppcheck-suppress uninitvar ; rh_request_params has filled it */
         !read_target(sh, c, env, m.p[M_ROOM], &m.t))
         return RH_OK;
     why = check_publish(sh, &m);
-    if (why)
-        return bad(sh, c, env, why);
-    if (m.p[M_ACK].kind == RH_JSON_TRUE) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable,
-                         "ack: acknowledged messages are not supported yet");
-        return RH_OK;
-    }
-    room = publish_room(&m, rh_conn_user(c));
-    if (!way_open(sh, c, &m.t, room, ret_shard))
-        return RH_EFULL;
-    ask = make_ask(sh, c, env, RH_ASK_PUBLISH, &m.t, m.id, (struct rh_span){0});
-    if (!ask)
-        return RH_OK;
-    ask->msg = make_room_message(sh, &m, rh_conn_user(c), room);
-    ask->exclude = m.p[M_EXCLUDE].kind == RH_JSON_TRUE;
-    if (ask->msg) {
-        rh_ask_send(sh, ask);
-        return RH_OK;
-    }
-    rh_ask_free(ask);
-    rh_respond_error(sh, c, env->request_id, RH_WIRE_unavailable, NO_MEMORY);
-    return RH_OK;
+    return why ? bad(sh, c, env, why) : publish(sh, c, env, &m, ret_shard);
 }
 
 /* ---- room.members, room.history ---- */
@@ -528,26 +552,12 @@ static void put_joined(struct rh_writer *w, const struct rh_ask *ask)
     RH_PUT(w, "}");
 }
 
-static void put_published(struct rh_writer *w, const struct rh_ask *ask)
-{
-    RH_PUT(w, "{\"id\":\"");
-    rh_put(w, rh_ask_id(ask).at, rh_ask_id(ask).len);
-    RH_PUT(w, "\",\"seq\":");
-    rh_put_u64(w, ask->seq);
-    RH_PUT(w, ",\"recipients\":");
-    rh_put_u64(w, ask->members);
-    RH_PUT(w, "}");
-}
-
 static void put_answer(struct rh_writer *w, const struct rh_ask *ask)
 {
     switch ((enum rh_room_op)ask->op) {
     case RH_ASK_JOIN:
     case RH_ASK_LEAVE:
         put_joined(w, ask);
-        break;
-    case RH_ASK_PUBLISH:
-        put_published(w, ask);
         break;
     case RH_ASK_MEMBERS:
     case RH_ASK_HISTORY:
@@ -609,16 +619,26 @@ static void notify_subscribed(struct rh_shard *sh, struct rh_conn *c, const stru
     rh_frame_end(sh, c, &f);
 }
 
-static void count_publish(struct rh_shard *sh, const struct rh_ask *ask)
+/* The outcome of a publish, or that the record thread will tell it. */
+static void published(struct rh_shard *sh, struct rh_conn *c, const struct rh_ask *ask)
 {
-    if (ask->op != RH_ASK_PUBLISH)
-        return;
-    rh_stat_add(&sh->stats, ask->err ? RH_STAT_failures_general : RH_STAT_messages_sent, 1);
+    struct rh_outcome o = {
+        .err = ask->err, .why = ask->why, .seq = ask->seq, .recipients = ask->members};
+
+    if (ask->promised)
+        rh_promise_owed(sh, ask->cookie);
+    else if (ask->cookie)
+        rh_promise_answer(sh, ask->cookie, &o);
+    else
+        rh_outcome_tell(sh, c, RH_ID_PUBLISH, rh_ask_request(ask), rh_ask_id(ask), &o);
 }
 
 void rh_room_respond(struct rh_shard *sh, struct rh_conn *c, const struct rh_ask *ask)
 {
-    count_publish(sh, ask);
+    if (ask->op == RH_ASK_PUBLISH) {
+        published(sh, c, ask);
+        return;
+    }
     if (!c)
         return;
     if (ask->notify && ask->err)
