@@ -24,7 +24,7 @@
 #include "core/mem.h"
 #include "proto/envelope.h"
 #include "shard/gather.h"
-#include "shard/room_int.h"
+#include "shard/promise.h"
 
 #define RH_FILTER_MAX 64
 #define NO_MEMORY     "out of memory, try again"
@@ -50,7 +50,8 @@ struct walk {
 struct asked {
     struct rh_gather gather;
     uint64_t users;
-    uint64_t conn; /* slot and generation */
+    struct rh_promise *promise; /* where the client gave an id; it answers then. Else NULL */
+    uint64_t conn;              /* slot and generation */
     uint32_t request_id_len, id_len;
     char bytes[]; /* request_id as it is to be echoed, then the id */
 };
@@ -226,23 +227,17 @@ static void take(struct rh_shard *sh, struct rh_gather *g, const struct rh_event
 
 static void answer(struct rh_shard *sh, struct rh_gather *g)
 {
-    const struct asked *a = asked_of(g);
+    struct asked *a = asked_of(g);
     struct rh_conn *c = rh_conn_find(sh, (uint32_t)a->conn, (uint32_t)(a->conn >> 32));
-    struct rh_frame f;
+    struct rh_span request_id = {a->bytes, a->request_id_len};
+    struct rh_span id = {a->bytes + a->request_id_len, a->id_len};
+    struct rh_outcome o = {.recipients = (uint32_t)a->users, .partial = g->partial};
 
-    if (!c || !a->request_id_len ||
-        !rh_frame_begin(sh, c, &f, RH_FRAME_ROOM + a->request_id_len + a->id_len))
-        return;
-    rh_put_response(&f.w, (struct rh_span){a->bytes, a->request_id_len});
-    RH_PUT(&f.w, "{\"id\":\"");
-    rh_put(&f.w, a->bytes + a->request_id_len, a->id_len);
-    RH_PUT(&f.w, "\",\"recipients\":");
-    rh_put_u64(&f.w, a->users);
-    if (g->partial)
-        RH_PUT(&f.w, ",\"partial\":true");
-    RH_PUT(&f.w, "}");
-    rh_put_answer_end(sh, c, &f.w);
-    rh_frame_end(sh, c, &f);
+    if (a->promise)
+        rh_promise_answer(sh, a->promise, &o);
+    else
+        rh_outcome_tell(sh, c, RH_ID_BROADCAST, request_id, id, &o);
+    a->promise = NULL;
 }
 
 static void end(struct rh_shard *sh, struct rh_gather *g)
@@ -398,20 +393,24 @@ static struct rh_msg *make_message(struct rh_shard *sh, const struct order *o,
 }
 
 /* Sets out everywhere; false: no memory, nothing happened. */
-static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
+static bool start(struct rh_shard *sh, struct rh_conn *c, const struct rh_request *r,
                   const struct order *o, uint32_t cost)
 {
     static const struct rh_gather_verbs verbs = {take, answer, end};
     struct rh_msg *msg = make_message(sh, o, rh_conn_user(c));
-    struct asked *a = msg ? asked_create(c, request_id, o->id) : NULL;
-    struct walk *w = a ? walk_create(sh, msg) : NULL;
+    struct asked *a = msg ? asked_create(c, r->request_id, o->id) : NULL;
+    struct rh_promise *p = a && r->key ? rh_promise_make(sh, c, r, 0, false) : NULL;
+    struct walk *w = a && (p || !r->key) ? walk_create(sh, msg) : NULL;
     struct rh_event ev = {.kind = RH_EV_BROADCAST, .msg = msg};
 
     if (!w) {
+        if (p)
+            rh_promise_drop(sh, p);
         rh_msg_drop_any(msg);
         rh_mem_free(a);
         return false;
     }
+    a->promise = p;
     w->own = &a->gather;
     rh_msg_hold_any(msg, sh->env->shards - 1);
     rh_gather_begin(sh, &a->gather, &verbs);
@@ -421,22 +420,30 @@ static bool start(struct rh_shard *sh, struct rh_conn *c, struct rh_span request
     return true;
 }
 
-/* RH_WIRE_NONE, or the error that it is refused with. */
-static enum rh_wire_error admit(struct rh_shard *sh, struct rh_conn *c, struct rh_span request_id,
-                                const struct order *o, uint32_t cost, const char **ret_why)
+/* Starts it, or says why not. */
+static void admit(struct rh_shard *sh, struct rh_conn *c, const struct rh_request *r,
+                  const struct order *o, uint32_t cost)
 {
     struct rh_user_more *more = rh_user_more(rh_conn_user(c));
 
     if (more && !rh_rate_take(&more->broadcast_ns, sh->now_ns / 60,
                               sh->cfg->rooms_broadcasts_per_minute, 0)) {
-        *ret_why = "too many broadcasts within a minute";
-        return RH_WIRE_rate_limited;
+        rh_respond_error(sh, c, r->request_id, RH_WIRE_rate_limited,
+                         "too many broadcasts within a minute");
+    } else if (!more || !start(sh, c, r, o, cost)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
+        rh_respond_error(sh, c, r->request_id, RH_WIRE_unavailable, NO_MEMORY);
     }
-    if (more && start(sh, c, request_id, o, cost))
-        return RH_WIRE_NONE;
-    rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-    *ret_why = NO_MEMORY;
-    return RH_WIRE_unavailable;
+}
+
+/* What tells one target from another: the filters as they were written. */
+static uint64_t target_hash(const struct rh_shard *sh, const struct order *o)
+{
+    struct rh_span types = o->p[P_TYPES].raw, roles = o->p[P_ROLES].raw;
+    uint64_t both[2] = {rh_hash(&sh->env->hash_key, types.at, types.len),
+                        rh_hash(&sh->env->hash_key, roles.at, roles.len)};
+
+    return rh_hash(&sh->env->hash_key, both, sizeof(both));
 }
 
 /* First come, first served. */
@@ -445,13 +452,36 @@ static bool may_start(const struct rh_shard *sh)
     return sh->broadcasts_out < RH_BROADCASTS_MAX && rh_list_empty(&sh->credit[sh->tid]);
 }
 
+/* A checked one; returns as rh_request. */
+static int broadcast(struct rh_shard *sh, struct rh_conn *c, const struct order *o,
+                     struct rh_request *r, unsigned *ret_shard)
+{
+    const struct rh_user *from = rh_conn_user(c);
+    uint32_t cost = (uint32_t)RH_MIN(text_room(o, from) + o->filters_len, (size_t)RH_CREDIT_BYTES);
+    enum rh_promise_may may = RH_PROMISE_GO;
+    struct rh_id_key key;
+    uint64_t target;
+
+    if (o->p[P_ID].kind != RH_JSON_NONE) {
+        target = target_hash(sh, o);
+        rh_request_key(sh, r, from, (struct rh_span){(const char *)&target, sizeof(target)}, &key);
+        may = rh_promise_admit(sh, c, r, 0, false);
+    }
+    *ret_shard = may == RH_PROMISE_GO ? sh->tid : RH_WAIT_PROMISES;
+    if (may == RH_PROMISE_DONE)
+        return RH_OK;
+    if (may == RH_PROMISE_WAIT || !may_start(sh) || !rh_gather_open(sh, cost, ret_shard))
+        return RH_EFULL;
+    admit(sh, c, r, o, cost);
+    return RH_OK;
+}
+
 int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
                          unsigned *ret_shard)
 {
-    enum rh_wire_error err;
-    const char *why = NULL;
+    struct rh_request r = {.event = RH_ID_BROADCAST, .request_id = env->request_id};
+    const char *why;
     struct order o;
-    uint32_t cost;
 
     if (!rh_span_eq(rh_session_type(c->session), RH_SPAN("admin")) &&
         !rh_span_eq(rh_session_role(c->session), RH_SPAN("admin"))) {
@@ -460,17 +490,11 @@ int rh_broadcast_request(struct rh_shard *sh, struct rh_conn *c, const struct rh
     }
     if (!rh_request_params(sh, c, env, rows, P_N, o.p))
         return RH_OK;
-    err = RH_WIRE_bad_request;
     why = check(sh, &o);
-    if (!why) {
-        cost = (uint32_t)RH_MIN(text_room(&o, rh_conn_user(c)) + o.filters_len,
-                                (size_t)RH_CREDIT_BYTES);
-        *ret_shard = sh->tid;
-        if (!may_start(sh) || !rh_gather_open(sh, cost, ret_shard))
-            return RH_EFULL;
-        err = admit(sh, c, env->request_id, &o, cost, &why);
+    if (why) {
+        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
+        return RH_OK;
     }
-    if (err != RH_WIRE_NONE)
-        rh_respond_error(sh, c, env->request_id, err, why);
-    return RH_OK;
+    r.id = o.id;
+    return broadcast(sh, c, &o, &r, ret_shard);
 }
