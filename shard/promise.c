@@ -142,11 +142,8 @@ static struct rh_conn *conn_of(struct rh_shard *sh, uint64_t name)
 /* Of the bounds, three quarters are for those that surely wait. One message over the bound takes all. */
 static bool within(const struct rh_shard *sh, size_t bytes, bool surely)
 {
-    uint64_t room, places = RH_PENDING_MAX;
+    uint64_t room = RH_UNCOMMITTED_MAX / sh->env->shards, places = RH_PENDING_MAX;
 
-    if (!sh->promises_pending)
-        return true;
-    room = RH_UNCOMMITTED_MAX / sh->env->shards;
     if (surely) {
         room -= room / 4;
         places -= places / 4;
@@ -156,7 +153,9 @@ static bool within(const struct rh_shard *sh, size_t bytes, bool surely)
 
 bool rh_promise_open(const struct rh_shard *sh, size_t bytes, bool surely)
 {
-    return within(sh, bytes, surely) && (!surely || rh_list_empty(&sh->promise_waiting));
+    if (surely && !rh_list_empty(&sh->promise_waiting))
+        return false;
+    return !sh->promises_pending || within(sh, bytes, surely);
 }
 
 static void add_pending(struct rh_shard *sh, uint32_t bytes)
@@ -171,35 +170,6 @@ static void sub_pending(struct rh_shard *sh, uint32_t bytes)
     sh->promises_pending--;
     sh->promise_bytes -= bytes;
     rh_stat_sub(&sh->stats, RH_STAT_promises_pending, 1);
-}
-
-/* Each of those who waited when we began may go on once; those who still wait keep their places in
- * front of who comes to wait meanwhile. */
-void rh_promises_resume(struct rh_shard *sh)
-{
-    struct rh_list waiting;
-
-    rh_list_init(&waiting);
-    while (!rh_list_empty(&sh->promise_waiting)) {
-        struct rh_list *node = sh->promise_waiting.next;
-
-        rh_list_del(node);
-        rh_list_add(&waiting, node);
-    }
-    while (!rh_list_empty(&waiting)) {
-        struct rh_conn *c = rh_container_of(waiting.next, struct rh_conn, waiting);
-
-        if (!within(sh, rh_block_len(c->message) + RH_HELD_GROWTH, true))
-            break;
-        rh_list_del(&c->waiting);
-        rh_conn_resume(sh, c, RH_PAUSE_PROMISE);
-    }
-    while (!rh_list_empty(&waiting)) {
-        struct rh_list *node = waiting.prev;
-
-        rh_list_del(node);
-        rh_list_add(sh->promise_waiting.next, node);
-    }
 }
 
 /* ---- ids ---- */

@@ -111,8 +111,6 @@ int rh_promises_init(struct rh_shard *sh); /* RH_ENOMEM */
 void rh_promises_fini(struct rh_shard *sh);
 void rh_promise_remember_pop(struct rh_shard *sh, const struct rh_event *ev); /* REMEMBER */
 void rh_promises_expire(struct rh_shard *sh); /* once a second: ids whose time is over */
-/* Lets those go on who waited because too many promises were pending. Once a pass, where any does. */
-void rh_promises_resume(struct rh_shard *sh);
 /* How many have not been answered, or have still to hear their request's reply. */
 uint32_t rh_promises_pending(const struct rh_shard *sh);
 

@@ -230,17 +230,32 @@ static bool can_go_on(const struct rh_shard *sh, unsigned to, const struct rh_co
 
 /* Each of those who waited when we began may go on once; those who still wait keep their places in
  * front of who comes to wait meanwhile. */
+static void take_all(struct rh_list *from, struct rh_list *to)
+{
+    rh_list_init(to);
+    while (!rh_list_empty(from)) {
+        struct rh_list *node = from->next;
+
+        rh_list_del(node);
+        rh_list_add(to, node);
+    }
+}
+
+static void put_back(struct rh_list *waiting, struct rh_list *front_of)
+{
+    while (!rh_list_empty(waiting)) {
+        struct rh_list *node = waiting->prev;
+
+        rh_list_del(node);
+        rh_list_add(front_of->next, node);
+    }
+}
+
 static void resume_one_shard(struct rh_shard *sh, unsigned to)
 {
     struct rh_list waiting;
 
-    rh_list_init(&waiting);
-    while (!rh_list_empty(&sh->credit[to])) {
-        struct rh_list *node = sh->credit[to].next;
-
-        rh_list_del(node);
-        rh_list_add(&waiting, node);
-    }
+    take_all(&sh->credit[to], &waiting);
     while (!rh_list_empty(&waiting)) {
         struct rh_conn *c = rh_container_of(waiting.next, struct rh_conn, waiting);
 
@@ -249,12 +264,23 @@ static void resume_one_shard(struct rh_shard *sh, unsigned to)
         rh_list_del(&c->waiting);
         rh_conn_resume(sh, c, RH_PAUSE_CREDIT);
     }
-    while (!rh_list_empty(&waiting)) { /* back in front */
-        struct rh_list *node = waiting.prev;
+    put_back(&waiting, &sh->credit[to]);
+}
 
-        rh_list_del(node);
-        rh_list_add(sh->credit[to].next, node);
+void rh_route_resume_promised(struct rh_shard *sh)
+{
+    struct rh_list waiting;
+
+    take_all(&sh->promise_waiting, &waiting);
+    while (!rh_list_empty(&waiting)) {
+        struct rh_conn *c = rh_container_of(waiting.next, struct rh_conn, waiting);
+
+        if (!rh_promise_open(sh, rh_block_len(c->message) + RH_HELD_GROWTH, true))
+            break;
+        rh_list_del(&c->waiting);
+        rh_conn_resume(sh, c, RH_PAUSE_PROMISE);
     }
+    put_back(&waiting, &sh->promise_waiting);
 }
 
 void rh_route_resume(struct rh_shard *sh)

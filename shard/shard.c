@@ -468,7 +468,7 @@ bool rh_shard_pass(struct rh_shard *sh)
     if (sh->credit_wanted)
         rh_route_resume(sh);
     if (!rh_list_empty(&sh->promise_waiting))
-        rh_promises_resume(sh);
+        rh_route_resume_promised(sh);
     rh_wheel_advance(&sh->wheel, sh->now_ms, RH_TIMERS_A_PASS, on_timer, sh);
     rh_wheel_advance(&sh->alarms, sh->now_ms, RH_TIMERS_A_PASS, on_alarm, sh);
     rooms(sh);

@@ -682,6 +682,8 @@ void rh_route_sent_pop(struct rh_shard *sh, const struct rh_event *ev);
 int rh_route_push(struct rh_shard *sh, struct rh_user *user, struct rh_handle *h);
 /* Lets those go on who waited for a credit that is there now. */
 void rh_route_resume(struct rh_shard *sh);
+/* Those who waited until fewer requests wait for a commit: RH_WAIT_PROMISES. */
+void rh_route_resume_promised(struct rh_shard *sh);
 
 /* ---- gather.c, broadcast.c ---- */
 

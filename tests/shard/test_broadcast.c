@@ -7,7 +7,7 @@
 #include "core/mem.h"
 #include "proto/envelope.h"
 #include "shard/gather.h"
-#include "shard/room_int.h"
+#include "shard/promise.h"
 #include "tests/rh_test.h"
 
 #define SHARDS 3
@@ -191,6 +191,7 @@ static void begin(void)
         rh_wheel_init(&sh->alarms, sh->now_ms);
         for (unsigned i = 0; i < RH_SHARDS_MAX; i++)
             rh_list_init(&sh->credit[i]);
+        RH_EQ_INT(rh_promises_init(sh), RH_OK);
     }
 }
 
@@ -210,6 +211,8 @@ static void end(void)
 
         rh_broadcasts_fini(sh);
         rh_gathers_fini(sh);
+        RH_EQ_INT(rh_promises_pending(sh), 0);
+        rh_promises_fini(sh);
         RH_EQ_U64(sh->stats.v[RH_STAT_broadcasts_unfinished], 0);
         RH_EQ_INT(sh->broadcasts_out, 0);
         for (unsigned i = 0; i < sh->slab_count; i++)

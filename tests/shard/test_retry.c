@@ -1,5 +1,6 @@
 /* Direct messages that find no room under drop_newest: they wait, are tried on their schedule, go in
  * order, and are told as lost in the end. */
+#include "shard/promise.h"
 #include "tests/shard/conn_rig.h"
 
 #define BOUND 8
@@ -22,7 +23,7 @@ static void send_direct(bool high)
     if (!msg)
         return;
     msg->seq_at = msg->to_at + 10; /* where the digits do no harm */
-    rh_route_send(rig.sh, NULL, rig.sh->tid, msg, (struct rh_span){0}, (struct rh_span){0});
+    rh_route_send(rig.sh, NULL, rig.sh->tid, msg, &(struct rh_request){RH_ID_SEND});
     ledger_pushed(&rig.led[0], LEDGER_DIRECT, high);
 }
 
