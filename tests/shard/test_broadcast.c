@@ -38,7 +38,7 @@ static struct rig {
     char said[4096]; /* what the asker heard */
     uint8_t frame[4096];
     int (*on_push)(struct person *p);
-    unsigned pushes;
+    unsigned pushes, answers;
 } rig;
 
 /* ---- the neighbours ---- */
@@ -117,6 +117,7 @@ bool rh_frame_begin(struct rh_shard *sh, struct rh_conn *c, struct rh_frame *f, 
 void rh_frame_end(struct rh_shard *sh, struct rh_conn *c, struct rh_frame *f)
 {
     RH_OK_IF(!f->w.full);
+    rig.answers++;
     snprintf(rig.said, sizeof(rig.said), "%.*s", (int)rh_writer_len(&f->w), f->w.start);
 }
 
@@ -581,34 +582,117 @@ RH_TEST(broadcast, the_asker_may_have_gone)
     end();
 }
 
-RH_TEST(broadcast, without_memory_it_is_refused_or_partial)
+/* ---- ids that are given again ---- */
+
+static void remember_ids(void)
+{
+    rig.cfg.dedup_window_ms = 60000;
+    rig.cfg.dedup_max = 100;
+}
+
+/* Goal    who repeats an id is answered as the first time, also where that is still to come, and nobody
+ *         gets the message twice. */
+RH_TEST(broadcast, a_repetition_gets_the_first_outcome)
+{
+    struct person *boss;
+
+    begin();
+    remember_ids();
+    rig.cfg.rooms_broadcasts_per_minute = 3;
+    boss = connect_as(0, NULL, "admin", "");
+    connect_as(1, NULL, "", "");
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\"}");
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\"}");
+    run_all();
+    RH_EQ_INT(rig.answers, 2);
+    ask_ok(boss, 0, "{\"content\":2,\"id\":\"x\"}");
+    RH_EQ_INT(rig.answers, 3);
+    RH_EQ_STR(rig.said, "\"r\" {\"id\":\"x\",\"recipients\":2}");
+    RH_EQ_INT(rig.pushes, 2);
+    RH_EQ_INT(rig.sh[0]->stats.v[RH_STAT_dedup_hits], 2);
+    RH_EQ_INT(rig.sh[0]->stats.v[RH_STAT_messages_sent], 1);
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\",\"roles\":[\"a\"]}"); /* for others */
+    run_all();
+    RH_EQ_STR(rig.said, "\"r\" {\"id\":\"x\",\"recipients\":0}");
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\",\"user_types\":[\"a\"]}"); /* likewise */
+    RH_EQ_INT(rig.sh[0]->stats.v[RH_STAT_messages_sent], 3);
+    run_all();
+    end();
+}
+
+/* Goal    what was partial is told as partial again. */
+RH_TEST(broadcast, a_partial_outcome_is_remembered_as_that)
+{
+    struct person *boss;
+
+    begin();
+    remember_ids();
+    boss = connect_as(0, NULL, "admin", "");
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\"}");
+    rh_broadcast_run(rig.sh[0], 1000);
+    rh_wheel_advance(&rig.sh[0]->alarms, 1000 + RH_GATHER_MS + 1, 10, ring, rig.sh[0]);
+    ask_ok(boss, 0, "{\"content\":1,\"id\":\"x\"}");
+    RH_EQ_STR(rig.said, "\"r\" {\"id\":\"x\",\"recipients\":1,\"partial\":true}");
+    run_all();
+    RH_EQ_INT(rig.answers, 2);
+    end();
+}
+
+RH_TEST(broadcast, with_too_many_promises_a_given_id_waits)
+{
+    struct person *boss;
+    unsigned shard;
+
+    begin();
+    remember_ids();
+    boss = connect_as(0, NULL, "admin", "");
+    rig.sh[0]->promises_pending = RH_PENDING_MAX;
+    RH_EQ_INT(ask(boss, 0, "{\"content\":1,\"id\":\"x\"}", &shard), RH_EFULL);
+    RH_EQ_INT(shard, RH_WAIT_PROMISES);
+    ask_ok(boss, 0, "{\"content\":1}");
+    rig.sh[0]->promises_pending = 0;
+    run_all();
+    end();
+}
+
+static void without_memory(const char *data, const char *id)
 {
     bool refused = false, partial = false;
+    char whole[64], part[64];
 
+    snprintf(whole, sizeof(whole), "\"r\" {\"id\":\"%s\",\"recipients\":0}", id);
+    snprintf(part, sizeof(part), "\"r\" {\"id\":\"%s\",\"recipients\":0,\"partial\":true}", id);
     for (unsigned nth = 1;; nth++) {
         struct person *boss;
         bool failed;
 
         begin();
+        remember_ids();
         boss = connect_as(0, NULL, "admin", "");
         connect_as(1, NULL, "", "");
         connect_as(2, NULL, "", "");
         rh_mem_fail_nth(nth);
-        ask_ok(boss, 0, "{\"content\":1,\"roles\":[\"x\"],\"user_types\":[\"admin\"]}");
+        ask_ok(boss, 0, data);
         run_all();
         failed = rh_mem_fail_left() == 0;
         rh_mem_fail_nth(0);
         if (!failed)
-            RH_EQ_STR(rig.said, "\"r\" {\"id\":\"made\",\"recipients\":0}");
+            RH_EQ_STR(rig.said, whole);
         else if (rig.said[0] == 'u')
             refused = true;
         else
             partial = true;
         if (failed && rig.said[0] != 'u')
-            RH_EQ_STR(rig.said, "\"r\" {\"id\":\"made\",\"recipients\":0,\"partial\":true}");
+            RH_EQ_STR(rig.said, part);
         end();
         if (!failed)
             break;
     }
     RH_OK_IF(refused && partial);
+}
+
+RH_TEST(broadcast, without_memory_it_is_refused_or_partial)
+{
+    without_memory("{\"content\":1,\"roles\":[\"x\"],\"user_types\":[\"admin\"]}", "made");
+    without_memory("{\"content\":1,\"roles\":[\"x\"],\"id\":\"y\"}", "y");
 }
