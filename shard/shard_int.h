@@ -74,6 +74,8 @@ enum rh_op { RH_OP_ACCEPT, RH_OP_RECV, RH_OP_SEND, RH_OP_CANCEL, RH_OP_PASS, RH_
 
 struct rh_arrival;
 struct rh_lost;
+struct rh_owed;
+struct rh_owed_item;
 struct rh_retry;
 struct rh_session;
 struct rh_session_more;
@@ -190,6 +192,7 @@ struct rh_other_session {
 struct rh_user_more {
     struct rh_list others;  /* in the order in which they began */
     struct rh_retry *retry; /* direct messages that found no room (shard/retry.c); or NULL */
+    struct rh_owed *owed;   /* what it is owed (shard/owed.h); or NULL */
     uint64_t broadcast;     /* the last one that it was counted for */
     uint64_t broadcast_ns;  /* rooms.broadcasts_per_minute, as a rate */
     uint32_t devices;       /* of the others: with a live connection ... */
@@ -197,7 +200,7 @@ struct rh_user_more {
     uint32_t rooms;         /* in which any of its sessions has a subscription */
 };
 
-/* Exists while it has a session, or a pin. */
+/* Exists while it has a session, or is owed something, or has a pin. */
 struct rh_user {
     struct rh_map_node node;   /* struct rh_shard.users, by hash of the name */
     struct rh_session first;   /* used again when it is free */
@@ -236,6 +239,26 @@ struct rh_stray {
 };
 
 #define RH_STRAYS_MAX 64
+
+/* An item that was handed out, and asks for an acknowledgement. */
+struct rh_owed_fresh {
+    uint32_t slot, gen;
+    uint32_t sent_ms; /* low half */
+};
+
+/* What all users of a shard are owed (shard/owed_int.h). Zeroed to begin with. */
+struct rh_owed_shard {
+    struct rh_map items;         /* by id and user; made with the first one */
+    struct rh_owed_item **slabs; /* of RH_OWED_SLAB items */
+    uint32_t slab_count, slab_room;
+    struct rh_owed_item *free;   /* through node.next, like the next one */
+    struct rh_owed_item *untold; /* ended, and the record thread has still to be told */
+    struct rh_owed *marked;      /* users of whom more may be handed out; through `next` */
+    struct rh_owed_fresh *fresh; /* a circle of fresh_room (a power of two), by sent_ms */
+    uint32_t fresh_room, fresh_head, fresh_count;
+    uint64_t order;      /* of the last item that was accepted */
+    uint64_t ended[256]; /* a few hashes of ids that ended of late (decides late or unknown) */
+};
 
 struct rh_shard {
     /* Fixed before start; then read by any thread. */
@@ -298,6 +321,8 @@ struct rh_shard {
     uint32_t promise_count;         /* ... so many; of these, and of what hangs on them: ... */
     uint32_t promises_pending;      /* ... that wait for a commit ... */
     uint64_t promise_bytes;         /* ... and what their messages have */
+
+    struct rh_owed_shard owed;
 
     struct rh_conn *slabs[RH_SLABS_MAX];
     uint32_t slab_count;
