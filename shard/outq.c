@@ -1,4 +1,4 @@
-/* shard/outq.c - send queues; the design is in outq.h.
+/* shard/outq.c - send queues: what is queued, and what is dropped; the design is in outq.h.
  *
  * Why holes: a policy drops from the middle of a lane, once per message while a client is slow, so
  * nothing may be moved for it. A marker that merges goes to the later place and leaves a hole; holes
@@ -11,22 +11,12 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "shard/outq_int.h"
 #include "shard/shard_int.h"
 
 #define NOT_FOUND UINT32_MAX
 
-/* A loss and the frame that tells it: the loss is still of interest if the frame does not arrive. */
-struct rh_told {
-    struct rh_lost *lost;
-    uint8_t bytes[];
-};
-
 /* ---- lanes ---- */
-
-static struct rh_out_entry *lane_entry(const struct rh_lane *lane, uint32_t i)
-{
-    return &lane->at[(lane->head + i) & (lane->room - 1)];
-}
 
 static bool lane_grow(struct rh_outq *q, struct rh_lane *lane)
 {
@@ -36,7 +26,7 @@ static bool lane_grow(struct rh_outq *q, struct rh_lane *lane)
     if (!at)
         return false;
     for (uint32_t i = 0; i < lane->count; i++)
-        at[i] = *lane_entry(lane, i);
+        at[i] = *rh_lane_entry(lane, i);
     if (lane->at != q->first)
         rh_mem_free(lane->at);
     lane->at = at;
@@ -51,8 +41,8 @@ static void lane_compact(struct rh_lane *lane)
     uint32_t kept = lane->flying;
 
     for (uint32_t i = lane->flying; i < lane->count; i++)
-        if (lane_entry(lane, i)->kind != RH_OUT_HOLE)
-            *lane_entry(lane, kept++) = *lane_entry(lane, i);
+        if (rh_lane_entry(lane, i)->kind != RH_OUT_HOLE)
+            *rh_lane_entry(lane, kept++) = *rh_lane_entry(lane, i);
     lane->holes -= lane->count - kept;
     lane->count = kept;
     lane->seek = 0;
@@ -69,42 +59,10 @@ static struct rh_out_entry *lane_push(struct rh_outq *q, struct rh_lane *lane)
 {
     if (lane->count == lane->room && !lane_make_room(q, lane))
         return NULL;
-    return lane_entry(lane, lane->count++);
+    return rh_lane_entry(lane, lane->count++);
 }
 
 /* ---- entries ---- */
-
-static bool is_msg(const struct rh_out_entry *entry)
-{
-    return entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH ||
-           entry->kind == RH_OUT_MISSED;
-}
-
-/* Nothing of it is sent. */
-static bool is_silent(const struct rh_out_entry *entry)
-{
-    return entry->kind == RH_OUT_HOLE || entry->kind == RH_OUT_NOTE;
-}
-
-static const struct rh_msg *msg_of(const struct rh_out_entry *entry)
-{
-    return ((const struct rh_handle *)entry->obj)->msg;
-}
-
-/* Frames that count in the bounds. */
-static uint32_t frames_of(const struct rh_out_entry *entry)
-{
-    return entry->kind == RH_OUT_BLOCK ? entry->frames : entry->kind != RH_OUT_MISSED;
-}
-
-/* Messages and their bytes come to the queue, or leave it. */
-static void count(struct rh_outq *q, int64_t messages, int64_t bytes)
-{
-    q->messages += (uint32_t)messages;
-    q->bytes += (uint64_t)bytes;
-    q->stock->messages += (uint64_t)messages;
-    q->stock->bytes += (uint64_t)bytes;
-}
 
 static void count_missed(struct rh_outq *q, int32_t messages, int64_t bytes)
 {
@@ -113,22 +71,21 @@ static void count_missed(struct rh_outq *q, int32_t messages, int64_t bytes)
     q->stock->bytes += (uint64_t)bytes;
 }
 
-/* Lets go of what an entry stands for, and of its count. */
-static void entry_release(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
-                          const struct rh_out_entry *entry)
+void rh_out_release(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
+                    const struct rh_out_entry *entry)
 {
     struct rh_told *told;
 
     switch ((enum rh_out_kind)entry->kind) {
     case RH_OUT_BLOCK:
-        count(q, -(int64_t)entry->frames, -(int64_t)entry->len);
+        rh_out_count(q, -(int64_t)entry->frames, -(int64_t)entry->len);
         rh_block_give(&stock->blocks, entry->obj);
         break;
     case RH_OUT_MSG_HIGH:
         q->high_in_normal--;
         /* fall through */
     case RH_OUT_MSG:
-        count(q, -1, -(int64_t)entry->len);
+        rh_out_count(q, -1, -(int64_t)entry->len);
         rh_handle_unref(&stock->handles, entry->obj);
         break;
     case RH_OUT_MISSED:
@@ -142,7 +99,7 @@ static void entry_release(struct rh_out_stock *stock, struct rh_outq *q, struct 
         rh_mem_free(entry->obj);
         break;
     case RH_OUT_TOLD:
-        count(q, -1, -(int64_t)entry->len);
+        rh_out_count(q, -1, -(int64_t)entry->len);
         told = entry->obj;
         rh_mem_free(told->lost);
         rh_mem_free(told);
@@ -178,7 +135,7 @@ struct rh_outq *rh_outq_take(struct rh_out_stock *stock)
 static void lane_fini(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane)
 {
     for (uint32_t i = 0; i < lane->count; i++)
-        entry_release(stock, q, lane, lane_entry(lane, i));
+        rh_out_release(stock, q, lane, rh_lane_entry(lane, i));
     if (lane->at != q->first)
         rh_mem_free(lane->at);
 }
@@ -249,9 +206,10 @@ static bool held_back(const struct rh_outq *q, uint64_t uid)
     if (q->fences)
         return true;
     for (uint32_t i = lane->flying; i < lane->count; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
+        const struct rh_out_entry *entry = rh_lane_entry(lane, i);
 
-        if (is_msg(entry) && (uint8_t)entry->tag == (uint8_t)uid && msg_of(entry)->uid == uid)
+        if (rh_out_is_msg(entry) && (uint8_t)entry->tag == (uint8_t)uid &&
+            rh_out_msg(entry)->uid == uid)
             return true;
         if (entry->kind == RH_OUT_LOST && ((const struct rh_lost *)entry->obj)->uid == uid)
             return true;
@@ -300,7 +258,7 @@ bool rh_outq_push_msg(struct rh_outq *q, struct rh_handle *h)
 
     if (!push(q, lane, h, kind))
         return false;
-    count(q, 1, h->msg->frame_len);
+    rh_out_count(q, 1, h->msg->frame_len);
     q->high_in_normal += kind == RH_OUT_MSG_HIGH;
     return true;
 }
@@ -322,7 +280,7 @@ bool rh_outq_push_block(struct rh_outq *q, struct rh_block *take_block)
     *entry = (struct rh_out_entry){.obj = take_block, .kind = RH_OUT_BLOCK};
     entry->len = rh_block_len(take_block);
     entry->frames = 1;
-    count(q, 1, entry->len);
+    rh_out_count(q, 1, entry->len);
     return true;
 }
 
@@ -334,7 +292,7 @@ static struct rh_out_entry *last_block(const struct rh_outq *q)
 
     if (lane->count == lane->flying)
         return NULL;
-    last = lane_entry(lane, lane->count - 1);
+    last = rh_lane_entry(lane, lane->count - 1);
     return last->kind == RH_OUT_BLOCK ? last : NULL;
 }
 
@@ -368,21 +326,21 @@ uint8_t *rh_outq_own(struct rh_out_stock *stock, struct rh_outq *q, size_t len)
 
 uint8_t *rh_outq_own_at(const struct rh_outq *q)
 {
-    struct rh_block *block = lane_entry(&q->normal, q->normal.count - 1)->obj;
+    struct rh_block *block = rh_lane_entry(&q->normal, q->normal.count - 1)->obj;
 
     return block->bytes + block->used;
 }
 
 void rh_outq_own_done(struct rh_outq *q, size_t used)
 {
-    struct rh_out_entry *last = lane_entry(&q->normal, q->normal.count - 1);
+    struct rh_out_entry *last = rh_lane_entry(&q->normal, q->normal.count - 1);
     struct rh_block *block = last->obj;
 
     rh_assert(used <= block->room - block->used);
     block->used += (uint32_t)used;
     last->len += (uint32_t)used;
     last->frames++;
-    count(q, 1, (int64_t)used);
+    rh_out_count(q, 1, (int64_t)used);
 }
 
 void rh_outq_fence(struct rh_outq *q)
@@ -437,7 +395,7 @@ static void lost_init(struct rh_lost *lost, const struct rh_msg *msg)
 static uint32_t find_marker(const struct rh_lane *lane, uint32_t end, uint8_t kind, uint64_t uid)
 {
     for (uint32_t i = end; i-- > lane->flying;) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
+        const struct rh_out_entry *entry = rh_lane_entry(lane, i);
 
         if (entry->kind == RH_OUT_LOST && same_stream(entry->obj, kind, uid))
             return i;
@@ -450,7 +408,7 @@ static uint32_t find_marker(const struct rh_lane *lane, uint32_t end, uint8_t ki
 /* Takes the marker out of place i. */
 static struct rh_lost *marker_take(struct rh_outq *q, struct rh_lane *lane, uint32_t i)
 {
-    struct rh_out_entry *entry = lane_entry(lane, i);
+    struct rh_out_entry *entry = rh_lane_entry(lane, i);
     struct rh_lost *lost = entry->obj;
 
     *entry = (struct rh_out_entry){.kind = RH_OUT_HOLE};
@@ -469,7 +427,7 @@ static void marker_put(struct rh_outq *q, struct rh_out_entry *entry, struct rh_
 static void join_markers(struct rh_outq *q, struct rh_lane *lane, uint32_t i)
 {
     for (uint32_t k = i + 1; k < lane->count; k++) {
-        const struct rh_out_entry *entry = lane_entry(lane, k);
+        const struct rh_out_entry *entry = rh_lane_entry(lane, k);
         struct rh_lost *lost = entry->obj, *earlier;
         uint32_t j;
 
@@ -489,8 +447,8 @@ static void join_markers(struct rh_outq *q, struct rh_lane *lane, uint32_t i)
 /* The waiting message at i becomes a marker. */
 static int lose_at(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane, uint32_t i)
 {
-    struct rh_out_entry *entry = lane_entry(lane, i);
-    const struct rh_msg *msg = msg_of(entry);
+    struct rh_out_entry *entry = rh_lane_entry(lane, i);
+    const struct rh_msg *msg = rh_out_msg(entry);
     uint32_t j = find_marker(lane, i, msg->kind, msg->uid);
     struct rh_lost one, *lost;
 
@@ -503,7 +461,7 @@ static int lose_at(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane
         return RH_ENOMEM;
     if (j != NOT_FOUND)
         lost_add(lost, one.from, one.to, one.count);
-    entry_release(stock, q, lane, entry);
+    rh_out_release(stock, q, lane, entry);
     marker_put(q, entry, lost);
     join_markers(q, lane, i);
     return RH_OK;
@@ -517,7 +475,7 @@ static int push_marker(struct rh_outq *q, struct rh_lane *lane, const struct rh_
     struct rh_lost *lost;
 
     if (i != NOT_FOUND) {
-        lost_add(lane_entry(lane, i)->obj, like->from, like->to, like->count);
+        lost_add(rh_lane_entry(lane, i)->obj, like->from, like->to, like->count);
         return RH_OK;
     }
     lost = lost_create(like, name);
@@ -550,13 +508,13 @@ bool rh_outq_note(struct rh_outq *q, const struct rh_lost *lost)
 static bool droppable(const struct rh_out_entry *entry)
 {
     return (entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH) &&
-           msg_of(entry)->kind != RH_MSG_NOTICE;
+           rh_out_msg(entry)->kind != RH_MSG_NOTICE;
 }
 
 static int lane_drop_oldest(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane)
 {
     for (lane->seek = RH_MAX(lane->seek, lane->flying); lane->seek < lane->count; lane->seek++)
-        if (droppable(lane_entry(lane, lane->seek)))
+        if (droppable(rh_lane_entry(lane, lane->seek)))
             return lose_at(stock, q, lane, lane->seek);
     return RH_ENOTFOUND;
 }
@@ -581,10 +539,10 @@ static int lane_replace(struct rh_out_stock *stock, struct rh_outq *q, struct rh
     int replaced = 0;
 
     for (uint32_t i = lane->flying; i < lane->count; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
+        const struct rh_out_entry *entry = rh_lane_entry(lane, i);
 
         if ((entry->kind != RH_OUT_MSG && entry->kind != RH_OUT_MSG_HIGH) || entry->tag != tag ||
-            !same_key(msg_of(entry), by))
+            !same_key(rh_out_msg(entry), by))
             continue;
         if (lose_at(stock, q, lane, i) < 0)
             return RH_ENOMEM;
@@ -622,14 +580,14 @@ static unsigned lane_drop_messages(struct rh_out_stock *stock, struct rh_outq *q
     uint32_t kept = lane->flying;
 
     for (uint32_t i = lane->flying; i < lane->count; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
+        const struct rh_out_entry *entry = rh_lane_entry(lane, i);
 
         if (entry->kind == RH_OUT_BLOCK) {
-            *lane_entry(lane, kept++) = *entry;
+            *rh_lane_entry(lane, kept++) = *entry;
             continue;
         }
         dropped += droppable(entry);
-        entry_release(stock, q, lane, entry);
+        rh_out_release(stock, q, lane, entry);
     }
     lane->count = kept;
     lane->seek = 0;
@@ -639,196 +597,4 @@ static unsigned lane_drop_messages(struct rh_out_stock *stock, struct rh_outq *q
 unsigned rh_outq_drop_messages(struct rh_out_stock *stock, struct rh_outq *q)
 {
     return lane_drop_messages(stock, q, &q->high) + lane_drop_messages(stock, q, &q->normal);
-}
-
-/* ---- sending ---- */
-
-static bool tell(struct rh_outq *q, struct rh_out_entry *entry, rh_lost_encode *encode, void *arg)
-{
-    uint8_t frame[RH_LOST_FRAME];
-    size_t len = encode(arg, entry->obj, frame);
-    struct rh_told *told = rh_mem_alloc(sizeof(*told) + len);
-
-    rh_assert(len <= sizeof(frame));
-    if (!told)
-        return false;
-    told->lost = entry->obj;
-    memcpy(told->bytes, frame, len);
-    *entry = (struct rh_out_entry){.obj = told, .len = (uint32_t)len, .kind = RH_OUT_TOLD};
-    q->lost--;
-    count(q, 1, (int64_t)len);
-    return true;
-}
-
-static bool lane_tell(struct rh_outq *q, struct rh_lane *lane, unsigned *max,
-                      rh_lost_encode *encode, void *arg)
-{
-    for (uint32_t i = 0; i < lane->count && *max; i++) {
-        struct rh_out_entry *entry = lane_entry(lane, i);
-
-        if (is_silent(entry))
-            continue;
-        if (entry->kind == RH_OUT_LOST && !tell(q, entry, encode, arg))
-            return false;
-        --*max;
-    }
-    return true;
-}
-
-bool rh_outq_tell(struct rh_outq *q, unsigned max, rh_lost_encode *encode, void *arg)
-{
-    rh_assert(!rh_outq_flying(q));
-    return lane_tell(q, &q->high, &max, encode, arg) && lane_tell(q, &q->normal, &max, encode, arg);
-}
-
-static void *bytes_of(const struct rh_out_entry *entry)
-{
-    struct rh_told *told = entry->obj;
-
-    if (entry->kind == RH_OUT_BLOCK)
-        return rh_block_at(entry->obj);
-    rh_assert(entry->kind != RH_OUT_LOST); /* it was to be told before */
-    return entry->kind == RH_OUT_TOLD ? told->bytes : (void *)rh_msg_frame(msg_of(entry));
-}
-
-/* What is sent of it; `squeezed` counts what compression does to that. */
-static struct iovec frame_of(struct rh_outq *q, const struct rh_out_entry *entry,
-                             struct rh_squeezed *squeezed)
-{
-    if (rh_unlikely(q->bits) && is_msg(entry))
-        return rh_squeeze_frame(&q->stock->squeeze, entry->obj, q->bits, squeezed);
-    return (struct iovec){bytes_of(entry), entry->len};
-}
-
-static unsigned lane_fill(struct rh_outq *q, struct rh_lane *lane, struct iovec *iov, unsigned max)
-{
-    struct rh_squeezed squeezed = {0};
-    unsigned filled = 0;
-    uint32_t i;
-
-    for (i = 0; i < lane->count && filled < max; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
-
-        if (is_silent(entry))
-            continue;
-        iov[filled] = frame_of(q, entry, &squeezed);
-        q->flying_bytes += iov[filled++].iov_len;
-        q->flying_messages += frames_of(entry);
-    }
-    lane->flying = i;
-    if (squeezed.messages)
-        rh_squeeze_count(&q->stock->squeeze, &squeezed);
-    return filled;
-}
-
-static void fences_fly(struct rh_outq *q)
-{
-    for (uint32_t i = 0; i < q->normal.flying; i++)
-        q->fences -= lane_entry(&q->normal, i)->fence;
-}
-
-/* All that waits as one piece, if it is nothing but messages that others send in the same sequence. */
-static bool fill_bundle(struct rh_outq *q, struct iovec *iov)
-{
-    struct rh_lane *lane = &q->normal;
-    struct rh_handle *of[RH_BUNDLE_MAX];
-    uint32_t frames = 0;
-    size_t len = 0;
-
-    if (lane->count < RH_BUNDLE_MIN || lane->count > RH_BUNDLE_MAX || q->high.count)
-        return false;
-    for (uint32_t i = 0; i < lane->count; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
-
-        if (!is_msg(entry))
-            return false;
-        of[i] = entry->obj;
-        len += entry->len;
-        frames += frames_of(entry);
-    }
-    if (len > RH_BUNDLE_BYTES)
-        return false;
-    q->bundle = rh_bundle_take(&q->stock->bundles, &q->stock->handles, &q->stock->squeeze, of,
-                               lane->count, q->bits);
-    if (!q->bundle)
-        return false;
-    iov[0] = (struct iovec){q->bundle->bytes, q->bundle->len};
-    q->flying_bytes = q->bundle->len;
-    q->flying_messages = frames;
-    lane->flying = lane->count;
-    return true;
-}
-
-unsigned rh_outq_fill(struct rh_outq *q, struct iovec *iov, unsigned max)
-{
-    unsigned filled;
-
-    rh_assert(!rh_outq_flying(q));
-    if (fill_bundle(q, iov))
-        return 1;
-    filled = lane_fill(q, &q->high, iov, max);
-    filled += lane_fill(q, &q->normal, iov + filled, max - filled);
-    if (q->fences)
-        fences_fly(q);
-    return filled;
-}
-
-static void lane_done(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lane *lane,
-                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
-{
-    for (uint32_t i = 0; i < lane->flying; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
-
-        if (entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH)
-            sent(arg, msg_of(entry));
-        entry_release(stock, q, lane, entry);
-    }
-    lane->head = (lane->head + lane->flying) & (lane->room ? lane->room - 1 : 0);
-    lane->count -= lane->flying;
-    lane->seek -= RH_MIN(lane->seek, lane->flying);
-    lane->flying = 0;
-}
-
-unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
-                      void (*sent)(void *arg, const struct rh_msg *msg), void *arg)
-{
-    uint32_t missed = q->missed;
-
-    lane_done(stock, q, &q->high, sent, arg);
-    lane_done(stock, q, &q->normal, sent, arg);
-    rh_bundle_give(&stock->handles, q->bundle);
-    q->bundle = NULL;
-    q->flying_bytes = 0;
-    q->flying_messages = 0;
-    return missed - q->missed;
-}
-
-/* ---- questions ---- */
-
-static void lane_each(const struct rh_lane *lane, uint32_t from, uint32_t to,
-                      void (*visit_msg)(void *arg, const struct rh_msg *msg),
-                      void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg)
-{
-    for (uint32_t i = from; i < to; i++) {
-        const struct rh_out_entry *entry = lane_entry(lane, i);
-
-        if (is_msg(entry))
-            visit_msg(arg, msg_of(entry));
-        else if (entry->kind == RH_OUT_LOST || entry->kind == RH_OUT_NOTE)
-            visit_lost(arg, entry->obj);
-        else if (entry->kind == RH_OUT_TOLD)
-            visit_lost(arg, ((const struct rh_told *)entry->obj)->lost);
-    }
-}
-
-void rh_outq_each(const struct rh_outq *q, bool flying,
-                  void (*visit_msg)(void *arg, const struct rh_msg *msg),
-                  void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg)
-{
-    if (flying) {
-        lane_each(&q->high, 0, q->high.flying, visit_msg, visit_lost, arg);
-        lane_each(&q->normal, 0, q->normal.flying, visit_msg, visit_lost, arg);
-    }
-    lane_each(&q->high, q->high.flying, q->high.count, visit_msg, visit_lost, arg);
-    lane_each(&q->normal, q->normal.flying, q->normal.count, visit_msg, visit_lost, arg);
 }

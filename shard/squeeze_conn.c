@@ -5,7 +5,7 @@
  * Only a long one, of which a pass may see no more than a part, has an inflater for itself.
  *
  * A connection with a context of its own (compression.context_takeover) compresses what leaves, in the
- * order in which it leaves: the send that outq.c has described is walked frame by frame, and packed
+ * order in which it leaves: the send that outq_send.c has described is walked frame by frame, and packed
  * into a run of bytes that flies in its place. Nothing may be compressed and then not be sent.
  *
  * Ownership  contexts hang in a map by slot, since few connections have one, and go with the slot.
