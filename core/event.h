@@ -33,19 +33,25 @@ enum rh_event_class {
  * The fields of the events about promises (m.. stands for: msg moves a hold):
  *
  *   SENT         a: enum rh_wire_error;  flags RH_SENT_OWED: none, and a COMMITTED answers
- *   ACCEPTED     m..  cookie, conn: the asker's;  a: its tid;  b: attempt that is out (0: none);
- *                     c: dedup_ms (unix), how long the sender's id is remembered, 0: not;
- *                     flags: RH_ACCEPT_;  d: index of the first share if RESTORED, else 0
- *   AWAIT        cookie, conn, a: as ACCEPTED;  msg: lent by who owes it; answered as soon as it is
- *                     committed
+ *   ACCEPTED     m..  cookie, conn: the asker's;  a: its tid;  b: attempt that is out (0: none; a
+ *                     room's: 0, and rh_share.live says so for each share);  c: dedup_ms (unix), how
+ *                     long the sender's id is remembered, 0: not;  flags: RH_ACCEPT_;  d: a room's:
+ *                     the recipients that its answer names (the publisher may be one; who is owed it
+ *                     is in msg->shares, which is never NULL then, and may be empty)
+ *   AWAIT        cookie, conn, a, d: as ACCEPTED;  answered as soon as msg is committed. A direct one:
+ *                     msg lent by who owes it, whose SETTLED follows in the same ring;  a room's: m..,
+ *                     and it may have ended meanwhile: then it was committed before
  *   ATTEMPT      msg lent;  a: attempt;  b: at (unix ms);  c: share
  *   PROGRESS     msg lent;  a: state;  b: at;  c: share: told to the sender, not durable
  *   SETTLED      m..  a: state | reason << 8;  b: at;  c: share: the end of what a user was owed
  *   COMMITTED    cookie, conn;  a: enum rh_wire_error;  b: flags of ACCEPTED;  c: seq;  d: recipients
  *   STATUS       m..  to the sender's shard;  a: state | reason << 8;  b: recipients << 32 |
  *                     acknowledged;  flags 1: it is the end
- *   OWED         m..  to the owner's shard, at start;  a: last attempt;  c: share
- *   LOADED       to every shard, behind all OWED and REMEMBER
+ *   OWED         m..  to the owner's shard, at start;  a: last attempt;  c: share (of msg->shares, which
+ *                     are there again, each with its index)
+ *   OWED_ROOM    m..  to the home of a room, at start, once a message: its id is taken there until
+ *                     RELEASED;  b: recipients that its answer named
+ *   LOADED       to every shard, behind all OWED, OWED_ROOM and REMEMBER
  *   REMEMBER     msg: struct rh_remembered, on the heap; moves
  *   RELEASED     m..  to the home of a room: nobody is owed that message any more
  *   ARM          a: slot | generation << 32;  b: repetitions so far;  c: sent at (mono ms);
@@ -99,6 +105,8 @@ struct rh_remembered {
     X(COMMITTED, CONSEQUENCE, NONE, "record thread to the asker's shard: the promise is durable")  \
     X(STATUS, CONSEQUENCE, NONE, "record thread to the sender's shard: what became of a message")  \
     X(OWED, CONSEQUENCE, NONE, "record thread to the owner's shard, at start: a message is owed")  \
+    X(OWED_ROOM, CONSEQUENCE, NONE,                                                                \
+      "record thread to a room's home, at start: an id is taken there")                            \
     X(REMEMBER, CONSEQUENCE, NONE, "record thread to the sender's shard, at start: an id")         \
     X(LOADED, CONSEQUENCE, NONE, "record thread to each shard: all that is owed has been told")    \
     X(RELEASED, CONSEQUENCE, NONE, "record thread to a room's home: a message is owed no more")    \

@@ -44,6 +44,7 @@ struct rh_share {
     uint32_t name_at; /* in rh_shares.bytes */
     uint8_t name_len;
     uint8_t shard; /* the user's */
+    bool live;     /* it has a connection, as far as the home knows: attempt 1 may be out */
 };
 
 /* Whom a room's message is owed to: the home's list of members when it got its number, less the
