@@ -410,26 +410,36 @@ bool rh_publish_may_go(const struct rh_shard *sh, const struct rh_room *room)
     return rh_publish_has_room(sh, room);
 }
 
+/* Could its id be one that is taken? */
+static bool takes_look(const struct rh_shard *sh, const struct rh_msg *msg)
+{
+    return msg->given && rh_map_count(&sh->taken);
+}
+
 /* The room may be gone behind this. */
 static void publish_now(struct rh_shard *sh, struct rh_room *room, struct rh_ask *take_ask)
 {
     struct rh_msg *msg = take_ask->msg;
-    bool kept;
+    bool kept, owed = msg->ack;
 
     if (reserve(sh, room, 1) < 0) {
         rh_stat_inc(&sh->stats, RH_STAT_memory_failures);
         rh_ask_refuse(sh, take_ask, RH_WIRE_unavailable, "out of memory, try again");
         return;
     }
+    take_ask->members = (uint32_t)rh_map_count(&room->members);
+    if (msg->excludes && rh_room_member(room, take_ask))
+        take_ask->members--;
+    if ((owed || takes_look(sh, msg)) && !rh_room_owe(sh, room, take_ask))
+        return;
     take_ask->msg = NULL;
     give_seq(sh, room, msg);
     take_ask->uid = room->uid;
     take_ask->seq = room->seq;
-    take_ask->members = (uint32_t)rh_map_count(&room->members);
-    if (msg->excludes && rh_room_member(room, take_ask))
-        take_ask->members--;
     kept = keep(sh, room, msg);
-    hold(msg, shards_of(room) + kept);
+    hold(msg, shards_of(room) + kept + 2 * owed);
+    if (owed)
+        rh_room_accept(sh, take_ask, msg);
     if (room->interest) {
         send_others(sh, room, msg);
         send_here(sh, room, msg);
@@ -458,10 +468,24 @@ void rh_publish_hold(struct rh_shard *sh, struct rh_room *room, struct rh_ask *t
                 publish ? RH_STAT_room_publishes_waiting : RH_STAT_room_changes_waiting);
 }
 
-/* The first one that is held; there is one. */
+/* There is one. */
+static struct rh_ask *first_held(const struct rh_room *room)
+{
+    return rh_container_of(room->held.next, struct rh_ask, held);
+}
+
+/* What is owed needs room on the way to the record thread, too. */
+static bool may_go(const struct rh_shard *sh, const struct rh_room *room, const struct rh_ask *ask)
+{
+    if (is_publish(ask) && ask->msg->ack && !rh_mesh_has_room(sh->mesh, sh->env->record))
+        return false;
+    return rh_publish_may_go(sh, room);
+}
+
+/* The first one that is held. */
 static struct rh_ask *let_go(struct rh_shard *sh, struct rh_room *room)
 {
-    struct rh_ask *ask = rh_container_of(room->held.next, struct rh_ask, held);
+    struct rh_ask *ask = first_held(room);
 
     rh_list_del(&ask->held);
     if (rh_list_empty(&room->held))
@@ -480,7 +504,7 @@ void rh_publish(struct rh_shard *sh, struct rh_room *room, struct rh_ask *take_a
     /* On a clock that is sixty times as slow a rate per second is one per minute. */
     if (!rh_rate_take(&room->rate_ns, sh->now_ns / 60, sh->cfg->rooms_broadcasts_per_minute, 0))
         rh_ask_refuse(sh, take_ask, RH_WIRE_rate_limited, "too many messages in this room");
-    else if (!rh_list_empty(&room->held) || !rh_publish_may_go(sh, room))
+    else if (!rh_list_empty(&room->held) || !may_go(sh, room, take_ask))
         rh_publish_hold(sh, room, take_ask);
     else
         publish_now(sh, room, take_ask);
@@ -490,7 +514,7 @@ void rh_publish_held(struct rh_shard *sh, struct rh_room *room)
 {
     uint64_t uid = room->uid;
 
-    while (room && !rh_list_empty(&room->held) && rh_publish_may_go(sh, room)) {
+    while (room && !rh_list_empty(&room->held) && may_go(sh, room, first_held(room))) {
         struct rh_ask *ask = let_go(sh, room);
 
         if (is_publish(ask))

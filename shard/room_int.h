@@ -287,6 +287,19 @@ struct rh_text *rh_history_text(struct rh_shard *sh, struct rh_room *room,
 uint64_t rh_history_expire(struct rh_shard *sh, struct rh_room *room);
 void rh_history_clear(struct rh_shard *sh, struct rh_room *room);
 
+/* ---- room_promise.c: acknowledged messages at their home ---- */
+
+/* A publish that asks for acknowledgements, or whose id may be taken: makes ready all that may fail,
+ * while it has no number yet; ask->members is filled. False: it was refused, or gets the outcome of the
+ * first one of its id; it has been answered. */
+bool rh_room_owe(struct rh_shard *sh, struct rh_room *room, struct rh_ask *take_ask);
+/* It asks for acknowledgements, and has its number: tells the record thread. Two holds move: of
+ * ACCEPTED, and of the entry that keeps its id. */
+void rh_room_accept(struct rh_shard *sh, struct rh_ask *ask, struct rh_msg *take_msg);
+void rh_room_owed_pop(struct rh_shard *sh, const struct rh_event *ev);     /* OWED_ROOM */
+void rh_room_released_pop(struct rh_shard *sh, const struct rh_event *ev); /* RELEASED */
+void rh_room_taken_fini(struct rh_shard *sh); /* while the shard is destroyed */
+
 /* ---- fanout.c: every shard with subscribers ---- */
 
 /* Subscribers that are looked at: by one branch before the next has its turn; in a pass that has

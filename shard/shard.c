@@ -117,7 +117,7 @@ static int shard_init(struct rh_shard *sh, int *take_listeners, struct rh_fault 
     sh->listeners = rh_mem_zalloc(sh->cfg->listen.count * sizeof(*sh->listeners));
     if (!sh->listeners || rh_map_init(&sh->users) < 0 || rh_map_init(&sh->rooms) < 0 ||
         rh_map_init(&sh->rooms_by_uid) < 0 || rh_map_init(&sh->branches) < 0 ||
-        rh_map_init(&sh->subs) < 0 || rh_promises_init(sh) < 0 ||
+        rh_map_init(&sh->subs) < 0 || rh_map_init(&sh->taken) < 0 || rh_promises_init(sh) < 0 ||
         rh_squeeze_init(&sh->stock.squeeze, &sh->stats, sh->cfg) < 0)
         return rh_fault_set(fault, RH_ENOMEM, "no memory for a shard");
     sh->listener_count = sh->cfg->listen.count;
@@ -226,6 +226,7 @@ void rh_shard_destroy(struct rh_shard *sh)
     rh_broadcasts_fini(sh);
     rh_branches_fini(sh);
     rh_rooms_fini(sh);
+    rh_room_taken_fini(sh);
     for (unsigned i = 0; i < sh->listener_count; i++)
         if (sh->listeners[i].fd >= 0)
             rh_sock_close(sh->listeners[i].fd);
@@ -293,6 +294,12 @@ static void on_event(void *arg, const struct rh_event *ev)
         break;
     case RH_EV_UNSUB:
         rh_room_unsub_pop(sh, ev);
+        break;
+    case RH_EV_OWED_ROOM:
+        rh_room_owed_pop(sh, ev);
+        break;
+    case RH_EV_RELEASED:
+        rh_room_released_pop(sh, ev);
         break;
     case RH_EV_BROADCAST:
         rh_broadcast_pop(sh, ev);

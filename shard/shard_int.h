@@ -290,6 +290,7 @@ struct rh_shard {
     /* Rooms, sessions, fan-out: shard/room_int.h */
     struct rh_map rooms;                   /* whose home we are, by hash of the name */
     struct rh_map rooms_by_uid;            /* likewise */
+    struct rh_map taken;                   /* ids in rooms whose home we are (room_promise.c) */
     struct rh_map branches;                /* rooms with subscribers here, by uid */
     struct rh_map subs;                    /* subscriptions, by user and room */
     struct rh_list running;                /* branches with something to hand out */

@@ -22,9 +22,11 @@
 
 #define HOME   1
 #define SHARDS 3
+#define RECORD SHARDS /* the record thread's tid */
 
 static struct rh_shard *sh;
 static struct rh_shard_env env;
+static struct rh_promises promises;
 static struct rh_config *cfg;
 static char book[1 << 16];
 static size_t book_len;
@@ -183,7 +185,10 @@ static inline void begin(void)
     RH_OK_IF(sh && rh_config_create(&cfg) == RH_OK);
     memset(&env, 0, sizeof(env));
     env.shards = SHARDS;
-    RH_EQ_INT(rh_net_create(SHARDS, wake, NULL, &env.net), RH_OK);
+    env.record = RECORD;
+    env.promises = &promises;
+    atomic_store(&promises.gate, RH_GATE_OPEN);
+    RH_EQ_INT(rh_net_create(SHARDS + 1, wake, NULL, &env.net), RH_OK);
     sh->tid = HOME;
     sh->env = &env;
     sh->cfg = cfg;
@@ -197,6 +202,7 @@ static inline void begin(void)
     rh_list_init(&sh->empty_rooms);
     RH_EQ_INT(rh_map_init(&sh->rooms), RH_OK);
     RH_EQ_INT(rh_map_init(&sh->rooms_by_uid), RH_OK);
+    RH_EQ_INT(rh_map_init(&sh->taken), RH_OK);
     rh_tid_set(HOME);
     read_book();
     answered = NULL;
@@ -211,15 +217,15 @@ static inline int64_t stat_of(enum rh_stat stat)
 
 static inline void drop_inbound(void *arg, const struct rh_event *ev)
 {
-    if (ev->kind == RH_EV_FANOUT)
+    if (ev->kind == RH_EV_FANOUT || ev->kind == RH_EV_ACCEPTED || ev->kind == RH_EV_AWAIT)
         rh_msg_drop_any(ev->msg);
 }
 
-/* The other shards forget all that they have been sent. */
+/* The other threads forget all that they have been sent. */
 static inline void others_forget(void)
 {
     rh_mesh_publish(sh->mesh);
-    for (unsigned k = 0; k < SHARDS; k++)
+    for (unsigned k = 0; k <= RECORD; k++)
         while (k != HOME && rh_mesh_pop(rh_net_member(env.net, k), drop_inbound, NULL))
             rh_mesh_publish(sh->mesh);
 }
@@ -230,6 +236,7 @@ static inline void end(void)
     others_forget();
     rh_ask_free(answered);
     rh_rooms_fini(sh);
+    rh_room_taken_fini(sh);
     RH_EQ_INT(stat_of(RH_STAT_rooms), 0);
     RH_EQ_INT(stat_of(RH_STAT_room_publishes_waiting), 0);
     RH_EQ_INT(stat_of(RH_STAT_room_history_bytes), 0);
@@ -353,7 +360,8 @@ static inline struct rh_msg *room_msg(const char *from, const char *room, const 
                                       size_t pad)
 {
     uint64_t left = rh_mem_fail_left();
-    size_t size = RH_ROOM_HEAD_MAX + strlen(from) + strlen(room) + strlen(content) + pad + 64;
+    size_t size = RH_ROOM_HEAD_MAX + strlen(from) + 2 * strlen(room) + strlen(content) + pad + 64 +
+                  RH_ID_GIVEN_MAX;
     struct rh_msg *msg;
 
     rh_mem_fail_nth(0);
@@ -368,6 +376,12 @@ static inline struct rh_msg *room_msg(const char *from, const char *room, const 
     msg->from_len = (uint8_t)strlen(from);
     msg->from_hash = hash_of(from);
     memcpy(msg->bytes + msg->from_at, from, msg->from_len);
+    msg->from_user = true;
+    msg->to_at = msg->from_at + msg->from_len;
+    msg->to_len = (uint8_t)strlen(room);
+    msg->to_hash = hash_of(room);
+    memcpy(msg->bytes + msg->to_at, room, msg->to_len);
+    msg->id_at = msg->to_at + msg->to_len;
     return msg;
 }
 
