@@ -171,6 +171,7 @@ struct rh_handle *rh_handle_make(struct rh_handles *stock, struct rh_msg *take_m
     h->msg = take_msg;
     h->uses = 1;
     h->forms = NULL;
+    h->plain = NULL;
     return h;
 }
 
@@ -196,6 +197,8 @@ void rh_handle_unref(struct rh_handles *stock, struct rh_handle *h)
         return;
     if (rh_unlikely(h->forms))
         forms_free(h);
+    if (rh_unlikely(h->plain))
+        rh_handle_unref(stock, h->plain);
     rh_msg_drop_any(h->msg);
     h->msg = NULL;
     h->next_free = stock->free;

@@ -81,6 +81,7 @@ struct rh_msg {
     /* What promises need (shard/owed.c, store/): id and sender always stand behind the text. */
     bool ack;            /* asks for an acknowledgement */
     bool given;          /* the id is the sender's choice */
+    bool apart;          /* ROOM: is sent outside of its room's order */
     bool from_user;      /* the sender is a user: gets message.status */
     uint8_t id_len;      /* of the id at id_at ... */
     uint8_t attempt_len; /* ... of the number at attempt_at: 1 in what is not a repetition */
@@ -148,6 +149,8 @@ struct rh_handle {
         struct rh_form *forms;       /* in use: one per window at most */
         struct rh_handle *next_free; /* in the stock */
     };
+    struct rh_handle *plain; /* one use: a copy that asks for nothing, for those who are not owed it
+                              * (shard/owed_room.c); or NULL */
 };
 
 /* A shard's stock of handles. */

@@ -368,7 +368,7 @@ static void go_back(struct unsent *u, uint64_t uid, uint64_t seq)
 
 static void unsent_msg(void *arg, const struct rh_msg *msg)
 {
-    if (msg->kind == RH_MSG_ROOM)
+    if (msg->kind == RH_MSG_ROOM && !msg->apart)
         go_back(arg, msg->uid, msg->seq);
 }
 

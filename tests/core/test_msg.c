@@ -187,6 +187,24 @@ RH_TEST(handle, without_memory_the_hold_stays_with_the_caller)
 
 /* ---- forms ---- */
 
+RH_TEST(handle, its_plain_copy_goes_with_it_unless_somebody_uses_that)
+{
+    struct rh_handles stock = {0};
+    struct rh_handle *h = rh_handle_make(&stock, make());
+    struct rh_handle *plain = rh_handle_make(&stock, make());
+
+    ck_assert_ptr_null(h->plain);
+    h->plain = plain;
+    rh_handle_ref(plain);
+    rh_handle_unref(&stock, h);
+    RH_EQ_INT(plain->uses, 1);
+    h = rh_handle_make(&stock, make()); /* the same memory */
+    ck_assert_ptr_null(h->plain);
+    h->plain = plain;
+    rh_handle_unref(&stock, h); /* ASan looks */
+    rh_handles_fini(&stock);
+}
+
 RH_TEST(handle, its_forms_are_found_by_their_window_and_go_with_it)
 {
     struct rh_handles stock = {0};
