@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define NOBODY       UINT64_MAX /* no connection has this slot */
 #define MEMBER_BYTES 512        /* of an item of room.members, more than most have */
@@ -137,6 +137,13 @@ void rh_ask_pop(struct rh_shard *sh, const struct rh_event *ev)
 
 /* ---- and back ---- */
 
+/* What was held back for what the join might bring. */
+static void let_owed_go(struct rh_shard *sh, const struct rh_conn *c)
+{
+    if (c && c->session)
+        rh_owed_unhold(sh, c->session);
+}
+
 /* Nothing of the session or its subscriptions may be held over the answer: without memory for it
  * the connection ends, and maybe its session. */
 static void done(struct rh_shard *sh, struct rh_ask *take_ask)
@@ -161,6 +168,9 @@ static void done(struct rh_shard *sh, struct rh_ask *take_ask)
             rh_conn_fence(c);
         rh_session_pump(sh, c->session);
     }
+    let_owed_go(sh, c);
+    if (now != c)
+        let_owed_go(sh, now);
     if (c && c->state == RH_CONN_OPEN)
         rh_client_unhold(sh, c);
     if (now && now != c && now->state == RH_CONN_OPEN) /* slots are freed at the end of the pass */

@@ -21,6 +21,8 @@
  *             branch: it is pinned, the vector is read anew at each step, and a subscription is not
  *             looked at any more once its connection is not open. rh_fanout_push, rh_branch_add and
  *             rh_branch_del call nobody back, so the home may call them wherever it is.
+ * Owed        A message with shares (room_promise.c) is owed to users of this shard from the moment it
+ *             comes; each connection is asked for, and when its lap has ended what nobody got waits.
  * Reports     Each message that came is reported to its home exactly once, as a part of a sum
  *             (FANNED): handed out, lost for want of memory, or come for a branch that had gone
  *             (a stray). A branch that owes a report is kept without subscribers until it is told.
@@ -40,7 +42,7 @@
  */
 #include "core/log.h"
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define SUBS_FIRST 4
 #define FANS_FIRST 4
@@ -164,6 +166,13 @@ static void add_stray(struct rh_shard *sh, unsigned home, uint64_t uid, uint64_t
 
 /* ---- messages that wait ---- */
 
+/* It is finished here: everyone has been handed it, or nobody will be. */
+static void finish(struct rh_shard *sh, struct rh_msg *msg)
+{
+    if (rh_unlikely(msg->shares))
+        rh_owed_shares_done(sh, msg);
+}
+
 static void pop_fans(struct rh_shard *sh, struct rh_branch *b, uint32_t count)
 {
     uint64_t bytes = 0;
@@ -172,6 +181,7 @@ static void pop_fans(struct rh_shard *sh, struct rh_branch *b, uint32_t count)
         struct rh_handle *h = fan_at(b, i)->h;
 
         bytes += h->msg->frame_len;
+        finish(sh, h->msg);
         rh_handle_unref(&sh->stock.handles, h);
     }
     b->fan_head += count;
@@ -228,7 +238,10 @@ void rh_fanout_push(struct rh_shard *sh, unsigned home, uint64_t uid, struct rh_
     struct rh_branch *b = rh_branch_find(sh, uid);
     uint32_t bytes = take_msg->frame_len;
 
+    if (rh_unlikely(take_msg->shares))
+        rh_owed_shares(sh, take_msg);
     if (!b || b->count == 0) {
+        finish(sh, take_msg);
         rh_msg_drop_any(take_msg);
         if (b)
             add_done(sh, b, 1, bytes);
@@ -237,6 +250,7 @@ void rh_fanout_push(struct rh_shard *sh, unsigned home, uint64_t uid, struct rh_
         return;
     }
     if (!push_fan(sh, b, take_msg)) {
+        finish(sh, take_msg);
         rh_msg_drop_any(take_msg);
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
         b->hole = b->pushed + 1;
@@ -337,6 +351,7 @@ struct carried {
     struct rh_handle *h;
     uint64_t seq, number;
     const struct rh_user *excluded; /* NULL: nobody here */
+    bool owed;                      /* to some */
 };
 
 /* A user is the same name as another only if it is the same user: we own them all. */
@@ -347,6 +362,13 @@ static const struct rh_user *excluded(const struct rh_shard *sh, const struct rh
     return rh_user_find(sh, msg->from_hash, (const char *)msg->bytes + msg->from_at, msg->from_len);
 }
 
+static struct carried carry(const struct rh_shard *sh, const struct rh_fan *fan)
+{
+    const struct rh_msg *msg = fan->h->msg;
+
+    return (struct carried){fan->h, fan->seq, fan->number, excluded(sh, msg), msg->shares != NULL};
+}
+
 /* All that waits, as far as one walk carries it; returns how many that are. */
 static uint32_t load(const struct rh_shard *sh, const struct rh_branch *b, struct carried *carried)
 {
@@ -355,7 +377,7 @@ static uint32_t load(const struct rh_shard *sh, const struct rh_branch *b, struc
     for (uint32_t i = 0; i < count; i++) {
         const struct rh_fan *fan = fan_at(b, i);
 
-        carried[i] = (struct carried){fan->h, fan->seq, fan->number, excluded(sh, fan->h->msg)};
+        carried[i] = carry(sh, fan);
     }
     return count;
 }
@@ -366,6 +388,30 @@ static struct rh_conn *open_conn(const struct rh_sub *sub)
     struct rh_conn *c = sub->state == RH_SUB_ACTIVE ? sub->session->conn : NULL;
 
     return c && c->state == RH_CONN_OPEN ? c : NULL;
+}
+
+static void give(struct rh_shard *sh, struct rh_sub *sub, struct rh_conn *c, struct rh_handle *h)
+{
+    if (sub->replay)
+        rh_sub_park(sh, sub, h);
+    else
+        rh_conn_push(sh, c, h);
+}
+
+/* The same for a message that somebody is owed: not where it would be lost. */
+static void give_owed(struct rh_shard *sh, struct rh_sub *sub, struct rh_conn *c,
+                      struct rh_handle *h)
+{
+    bool full = rh_conn_full(sh, c) || (sub->replay && sub->replay->lost_count);
+    struct rh_handle *own;
+    bool skip;
+
+    own = rh_owed_share_out(sh, c, h, full ? RH_SHARE_FULL : RH_SHARE_LIVE, &skip);
+    if (skip)
+        return;
+    give(sh, sub, c, own ? own : h);
+    if (own)
+        rh_handle_unref(&sh->stock.handles, own);
 }
 
 /* What of these it has not had yet. */
@@ -382,10 +428,10 @@ static void hand_out(struct rh_shard *sh, struct rh_sub *sub, const struct carri
         if (m->number < first || (m->seq && m->seq <= sub->seq))
             continue;
         if (!m->excluded || m->excluded != rh_session_user(sub->session)) {
-            if (sub->replay)
-                rh_sub_park(sh, sub, m->h);
+            if (rh_unlikely(m->owed))
+                give_owed(sh, sub, c, m->h);
             else
-                rh_conn_push(sh, c, m->h);
+                give(sh, sub, c, m->h);
             if (c->state != RH_CONN_OPEN)
                 return; /* and the subscription may be gone */
         }
@@ -459,7 +505,7 @@ void rh_fanout_flush(struct rh_shard *sh, struct rh_sub *sub)
     close_if_missed(sh, sub, b->hole);
     for (; sub->branch == b && next < b->fan_count; next++) {
         const struct rh_fan *fan = fan_at(b, next);
-        struct carried one = {fan->h, fan->seq, fan->number, excluded(sh, fan->h->msg)};
+        struct carried one = carry(sh, fan);
 
         hand_out(sh, sub, &one, 1);
     }

@@ -72,16 +72,34 @@ bool rh_owed_ack(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelop
 
 /* ---- rooms ---- */
 
-/* A room's message came here: owes it to those of its shares that are this shard's. Before fan-out. */
+/* A room's message with shares came here: owes it to those of them that are this shard's. Before
+ * fan-out. Calls nobody back. */
 void rh_owed_shares(struct rh_shard *sh, struct rh_msg *msg);
-/* Fan-out, or history, is about to queue the message for this connection: returns the frame to queue
- * instead (a handle with one use: another attempt, or `ack` false for the publisher's own user), or NULL
- * for the message's own. `*ret_skip`: it must not be queued (its user is not owed it any more, and has
- * acknowledged it: history only). Marks it as handed to that connection. */
+/* By which way a connection is about to get it. */
+enum rh_share_way {
+    RH_SHARE_LIVE,    /* fan-out, and there is room */
+    RH_SHARE_FULL,    /* fan-out, and there is none for what is owed */
+    RH_SHARE_HISTORY, /* a replay: counts in no bound */
+};
+/* Fan-out, or history, is about to queue the message, which has shares, for this connection: returns
+ * the frame to queue instead (one use of a handle: another attempt, or, for who is not owed it, a copy
+ * that asks for nothing), or NULL for the message's own. What is owed counts as handed to the connection
+ * from then on. `*ret_skip`: it is owed, and must not be queued now, for want of room or memory; it
+ * comes later, outside of its room's order. */
 struct rh_handle *rh_owed_share_out(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h,
-                                    bool history, bool *ret_skip);
-/* Fan-out of the message has ended here: what no connection was handed waits from now on. */
+                                    enum rh_share_way way, bool *ret_skip);
+/* Fan-out of the message has ended here: what no connection was handed waits from now on, or has failed
+ * where as many wait as may. Calls nobody back. */
 void rh_owed_shares_done(struct rh_shard *sh, struct rh_msg *msg);
+
+/* A join, or what it brought, has ended: shares that were held back for that may go. */
+static inline void rh_owed_unhold(struct rh_shard *sh, const struct rh_session *s)
+{
+    struct rh_user *user = rh_session_user(s);
+
+    if (user->more && user->more->owed)
+        rh_owed_pump(sh, user);
+}
 
 /* ---- events ---- */
 

@@ -115,4 +115,13 @@ uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c);
 /* The frame of the next attempt, for an item in flight: one use of a handle. NULL: no memory. */
 struct rh_handle *rh_owed_handle(struct rh_shard *sh, const struct rh_owed_item *item);
 
+/* ---- owed_room.c: shares of rooms' messages ---- */
+
+/* One that waits, and that a join or a replay under way may still bring in its place: it is passed
+ * over. The user is marked when that has ended. */
+bool rh_owed_share_held(const struct rh_shard *sh, const struct rh_owed_item *item);
+/* As rh_owed_handle, of a share: to be sent outside of its room's order, with `epoch` if that is not the
+ * room's present one as far as this shard knows. NULL: no memory. */
+struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_item *item);
+
 #endif

@@ -21,7 +21,7 @@
 #include <string.h>
 
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define FIRST 8 /* places */
 #define TURN  4 /* messages of one subscription before the next has its turn */
@@ -90,7 +90,7 @@ void rh_replay_start(struct rh_sub *sub, struct rh_replay *take_replay, uint64_t
 }
 
 /* Nothing is counted for it any more; the caller frees it. */
-static struct rh_replay *unlink_replay(struct rh_sub *sub)
+static struct rh_replay *unlink_replay(struct rh_shard *sh, struct rh_sub *sub)
 {
     struct rh_session *s = sub->session;
     struct rh_replay *r = sub->replay;
@@ -102,6 +102,7 @@ static struct rh_replay *unlink_replay(struct rh_sub *sub)
         s->conn->replaying = false;
     rh_list_del(&sub->waiting);
     sub->replay = NULL;
+    rh_owed_unhold(sh, s);
     return r;
 }
 
@@ -111,7 +112,7 @@ void rh_replay_drop(struct rh_shard *sh, struct rh_sub *sub)
 
     if (!sub->replay)
         return;
-    r = unlink_replay(sub);
+    r = unlink_replay(sh, sub);
     sub->seq = r->seq;
     rh_replay_free(sh, r);
 }
@@ -208,6 +209,22 @@ static bool pushed(struct rh_shard *sh, struct rh_conn *c, int rc)
     return false;
 }
 
+/* Queues the first one: what was missed as a delivery of what is owed, where it is. (What is parked was
+ * looked at when it came.) */
+static int push_first(struct rh_shard *sh, struct rh_conn *c, struct rh_replay *r)
+{
+    struct rh_handle *h = *place(r, 0), *own = NULL;
+    bool skip = false;
+    int rc;
+
+    if (rh_unlikely(h->msg->shares) && r->live < r->count)
+        own = rh_owed_share_out(sh, c, h, RH_SHARE_HISTORY, &skip);
+    rc = skip ? RH_OK : rh_conn_push_missed(sh, c, own ? own : h);
+    if (own)
+        rh_handle_unref(&sh->stock.handles, own);
+    return rc;
+}
+
 static bool hand_out_one(struct rh_shard *sh, struct rh_sub *sub)
 {
     struct rh_session *s = sub->session;
@@ -215,7 +232,7 @@ static bool hand_out_one(struct rh_shard *sh, struct rh_sub *sub)
     struct rh_handle *h = *place(r, 0);
     struct rh_conn *c = s->conn; /* the session may end with the push */
 
-    if (!pushed(sh, c, rh_conn_push_missed(sh, c, h)))
+    if (!pushed(sh, c, push_first(sh, c, r)))
         return false;
     r->head++;
     if (r->live == r->count--) {
@@ -256,7 +273,7 @@ static bool switch_over(struct rh_shard *sh, struct rh_sub *sub)
 {
     if (sub->replay->lost_count && !tell_lost(sh, sub))
         return false;
-    rh_replay_free(sh, unlink_replay(sub));
+    rh_replay_free(sh, unlink_replay(sh, sub));
     return true;
 }
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 #include "tests/rh_test.h"
 
 #define CLIENTS 1200
@@ -33,6 +33,9 @@ static struct rig {
     int (*on_push)(struct client *cl, const struct rh_msg *msg);
     void (*on_fanned)(void);
     unsigned pushes, from, victim;
+    bool shares; /* every other message is owed to somebody */
+    unsigned came, finished;
+    bool full[CLIENTS];
 } rig;
 
 /* ---- the neighbours ---- */
@@ -59,6 +62,45 @@ int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
         note(client_of(c), h->msg);
     rig.pushes++;
     return rc;
+}
+
+bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return rig.full[rh_container_of(c, struct client, c) - rig.clients];
+}
+
+void rh_owed_shares(struct rh_shard *sh, struct rh_msg *msg)
+{
+    RH_OK_IF(msg->shares && msg->shares->count == rig.came);
+    rig.came++;
+}
+
+void rh_owed_shares_done(struct rh_shard *sh, struct rh_msg *msg)
+{
+    RH_OK_IF(msg->shares && msg->shares->len == 0);
+    msg->shares->len = 1; /* each once */
+    rig.finished++;
+}
+
+void rh_owed_pump(struct rh_shard *sh, struct rh_user *user)
+{
+}
+
+/* Client 1 is not owed it, and gets a copy with a number that is 500 higher. */
+struct rh_handle *rh_owed_share_out(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h,
+                                    enum rh_share_way way, bool *ret_skip)
+{
+    bool is_owed = client_of(c) != &rig.clients[1];
+    struct rh_msg *copy;
+
+    RH_OK_IF(h->msg->shares && h->msg->shares->len == 0);
+    *ret_skip = is_owed && way == RH_SHARE_FULL;
+    if (is_owed)
+        return NULL;
+    copy = rh_msg_create(16);
+    copy->kind = RH_MSG_ROOM;
+    copy->seq = h->msg->seq + 500;
+    return rh_handle_make(&sh->stock.handles, copy);
 }
 
 void rh_sub_park(struct rh_shard *sh, struct rh_sub *sub, struct rh_handle *h)
@@ -158,6 +200,7 @@ static void begin(bool own)
 static void end(void)
 {
     rh_branches_fini(rig.sh);
+    RH_EQ_INT(rig.finished, rig.came);
     for (unsigned i = 0; i < CLIENTS; i++)
         rh_mem_free(rig.clients[i].user);
     rh_mem_free(rig.clients);
@@ -210,6 +253,10 @@ static void push(uint64_t uid, uint64_t seq, enum rh_msg_kind kind, unsigned exc
     msg->excludes = excluded != 0;
     msg->from_hash = excluded;
     msg->from_at = 0;
+    if (rig.shares && kind == RH_MSG_ROOM && seq % 2 == 0) {
+        msg->shares = rh_mem_zalloc(sizeof(*msg->shares));
+        msg->shares->count = rig.came;
+    }
     rh_fanout_push(rig.sh, rig.room_hash ? 1 : 0, uid, msg);
 }
 
@@ -229,7 +276,11 @@ static void run(void)
 /* Client i has got exactly the numbers from..to. */
 static void expect_run(unsigned i, unsigned from, unsigned to)
 {
-    const struct client *cl = &rig.clients[i];
+    struct client *cl = &rig.clients[i];
+
+    for (unsigned k = 0; k < cl->count; k++) /* copies are as good */
+        if (rig.shares && to < 500 && cl->got[k] > 500)
+            cl->got[k] -= 500;
 
     if (cl->count != to + 1 - from)
         RH_FAIL("client %u got %u of %u..%u", i, cl->count, from, to);
@@ -747,6 +798,63 @@ RH_TEST(fanout, a_deleted_room_with_nobody_left_is_gone_at_once)
     end();
 }
 
+/* ---- what is owed ---- */
+
+RH_TEST(fanout, what_is_owed_is_finished_with_its_lap)
+{
+    begin(true);
+    rig.shares = true;
+    join_all(5);
+    publish(2);
+    RH_OK_IF(rig.came == 1 && rig.finished == 0);
+    run();
+    RH_EQ_INT(rig.finished, 1);
+    expect_run(0, 2, 2);
+    expect_run(1, 502, 502); /* its own copy */
+    RH_EQ_U64(rig.clients[1].sub.seq, 2);
+    end();
+}
+
+RH_TEST(fanout, what_is_owed_is_not_pushed_where_it_would_be_lost)
+{
+    static struct rh_replay losing = {.lost_count = 1}, keeping;
+
+    begin(true);
+    rig.shares = true;
+    join_all(5);
+    rig.full[0] = rig.full[1] = true;
+    rig.clients[2].sub.replay = &losing;
+    rig.clients[3].sub.replay = &keeping;
+    for (unsigned k = 1; k <= 3; k++)
+        publish(k);
+    run();
+    RH_EQ_INT(rig.clients[0].count, 2);
+    RH_EQ_INT(rig.clients[0].got[1], 3);
+    RH_EQ_INT(rig.clients[1].count, 3); /* what is not owed takes its chance */
+    RH_EQ_INT(rig.clients[2].parked, 2);
+    RH_EQ_INT(rig.clients[3].parked, 3);
+    for (unsigned i = 0; i < 5; i++)
+        RH_EQ_U64(rig.clients[i].sub.seq, 3);
+    expect_run(4, 1, 3);
+    end();
+}
+
+RH_TEST(fanout, what_is_owed_is_finished_at_once_where_nobody_subscribes)
+{
+    begin(false);
+    rig.shares = true;
+    publish(2); /* a stray */
+    RH_EQ_INT(rig.finished, 1);
+    join(0, 2);
+    publish(4);
+    leave(0); /* and the branch waits for its report */
+    RH_EQ_INT(rig.finished, 2);
+    publish(6);
+    RH_EQ_INT(rig.finished, 3);
+    run();
+    end();
+}
+
 /* ---- without memory ---- */
 
 RH_TEST(fanout, without_memory_for_a_message_all_who_should_get_it_are_closed)
@@ -803,6 +911,9 @@ RH_TEST(fanout, every_failing_allocation_is_survived)
                 continue;
             msg->kind = RH_MSG_ROOM;
             msg->seq = k;
+            msg->shares = k % 2 ? NULL : rh_mem_zalloc(sizeof(*msg->shares));
+            if (msg->shares)
+                msg->shares->count = rig.came;
             rh_fanout_push(rig.sh, 0, ROOM, msg);
         }
         failed = rh_mem_fail_left() == 0;
@@ -860,6 +971,7 @@ RH_TEST(fanout, at_random_everyone_has_a_gapless_run_and_every_message_is_report
         struct model m = {0};
 
         begin(round & 1);
+        rig.shares = round & 2;
         for (unsigned k = 0; k < 300; k++)
             model_step(&m);
         run();

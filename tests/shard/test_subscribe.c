@@ -193,6 +193,70 @@ RH_TEST(subscribe, missed_ones_come_at_the_pace_of_the_client_and_live_ones_behi
     end();
 }
 
+RH_TEST(subscribe, what_is_owed_comes_by_history_in_its_place)
+{
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    rh_user_more(rh_session_user(s))->owed = (struct rh_owed *)8;
+    rig.owed = true;
+    publish_some("a", 7);
+    RH_OK_IF(join(s, "a", 1));
+    settle_down();
+    RH_EQ_INT(rig.pumps, 2); /* the answer has come, and all is queued */
+    publish_some("a", 1);
+    settle_down();
+    send_all(s);
+    RH_EQ_STR(text(), "2 1004 5 1007 8 "); /* what has no room is passed over */
+    RH_EQ_U64(sub_of_room(s, "a")->seq, 8);
+    rh_session_user(s)->more->owed = NULL;
+    end();
+}
+
+RH_TEST(subscribe, what_was_parked_is_asked_for_once)
+{
+    struct rh_session *s;
+
+    begin();
+    s = arrive("u");
+    publish_some("a", 40);
+    RH_OK_IF(join(s, "a", 0));
+    settle_down();
+    rig.owed = true;
+    publish_some("a", 2);
+    settle_down();
+    RH_EQ_U64(s->more->parked, 2);
+    send_all(s);
+    RH_EQ_U64(rig.got_count, 42);
+    RH_EQ_U64(rig.got[41].from, 42);
+    end();
+}
+
+RH_TEST(subscribe, a_repetition_that_does_not_arrive_moves_no_resume)
+{
+    struct rh_session *s;
+    struct rh_handle *h;
+
+    begin();
+    s = arrive("u");
+    RH_OK_IF(join(s, "a", 0));
+    settle_down();
+    publish_some("a", 5);
+    settle_down();
+    send_all(s);
+    h = rh_handle_make(&rig.sh->stock.handles, message(room("a")->uid, 2));
+    h->msg->apart = true;
+    queue(s->conn, h, false);
+    rh_handle_unref(&rig.sh->stock.handles, h);
+    conn_die(s->conn, 1006, false);
+    RH_EQ_U64(sub_of_room(s, "a")->seq, 5);
+    come_back(s);
+    settle_down();
+    RH_EQ_U64(rig.last.since, 5);
+    end();
+}
+
 RH_TEST(subscribe, two_rooms_take_turns)
 {
     struct rh_session *s;
