@@ -56,10 +56,25 @@ void load_conn_fini(struct load_conn *c)
 
 static void close_when_idle(struct load_worker *w, struct load_conn *c)
 {
-    if (c->state != LOAD_DEAD || c->fd < 0 || c->connecting || c->receiving || c->sending)
+    if ((c->state != LOAD_DEAD && c->state != LOAD_AWAY) || c->fd < 0 || c->connecting ||
+        c->receiving || c->sending)
         return;
     rh_uring_abort(w->uring, c->fd); /* a reset: no port of ours is kept busy */
     c->fd = -1;
+    if (c->state == LOAD_AWAY)
+        load_open_again(w, c);
+}
+
+void load_conn_cut(struct load_worker *w, struct load_conn *c)
+{
+    load_conn_set_state(w, c, LOAD_AWAY);
+    c->out.len = 0;
+    c->whole.len = 0;
+    c->tail_len = 0;
+    c->welcomed = false;
+    c->deflates = false;
+    rh_uring_shutdown(w->uring, c->fd, SHUT_RDWR);
+    close_when_idle(w, c);
 }
 
 static void end(struct load_worker *w, struct load_conn *c)
@@ -83,6 +98,10 @@ void load_conn_fail(struct load_worker *w, struct load_conn *c, const char *fmt,
     switch (c->state) {
     case LOAD_DEAD:
         return;
+    case LOAD_AWAY:
+        load_count(&w->counts.refused);
+        load_worker_note(w, "connection %u could not come back: %s", c->number, why);
+        break;
     case LOAD_GOODBYE:
         break; /* whatever ends it now is fine */
     case LOAD_OPEN:
@@ -189,7 +208,7 @@ static void release(struct load_bytes *b)
 static void on_sent(struct load_worker *w, struct load_conn *c, int res)
 {
     c->sending = false;
-    if (c->state == LOAD_DEAD)
+    if (c->state == LOAD_DEAD || c->state == LOAD_AWAY)
         close_when_idle(w, c);
     else if (res < 0)
         load_conn_fail(w, c, "sending failed: %s", strerror(-res));
@@ -259,19 +278,23 @@ bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh
 /* The first message of ringhub's is its welcome. */
 static void on_greeting(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
 {
+    const struct load_mode *mode = w->run->opts->mode;
     struct load_envelope e;
     struct rh_span text;
 
     if (!load_conn_whole(w, c, ev, &text))
         return;
-    if (!load_envelope_read(text, &e))
+    if (!load_envelope_read(text, &e)) {
         load_conn_fail(w, c, "what greets it is no JSON object; is this ringhub's /ws?");
-    else if (c->welcomed)
-        w->run->opts->mode->on_greeting(w, c, &e, text);
-    else if (load_envelope_is(&e, "notify", "welcome"))
+    } else if (c->welcomed) {
+        mode->on_greeting(w, c, &e, text);
+    } else if (load_envelope_is(&e, "notify", "welcome")) {
+        if (mode->on_welcome)
+            mode->on_welcome(w, c, &e);
         load_open_welcome(w, c);
-    else
+    } else {
         load_conn_fail(w, c, "its first message is no welcome; is this ringhub's /ws?");
+    }
 }
 
 static void on_event(struct load_worker *w, struct load_conn *c, const struct rh_ws_event *ev)
@@ -348,6 +371,8 @@ static void on_bytes(struct load_worker *w, struct load_conn *c, uint8_t *at, si
     }
     if (is_alive(c) && len > 0)
         feed(w, c, at, len);
+    if (w->run->opts->mode->on_read)
+        w->run->opts->mode->on_read(w, c);
 }
 
 static void on_recv(struct load_worker *w, struct load_conn *c, const struct rh_cqe *cqe)
@@ -357,6 +382,10 @@ static void on_recv(struct load_worker *w, struct load_conn *c, const struct rh_
         if (cqe->res > 0)
             on_bytes(w, c, rh_uring_buffer(w->uring, cqe->buffer), (size_t)cqe->res);
         rh_uring_give(w->uring, cqe->buffer);
+    }
+    if (c->state == LOAD_AWAY) { /* this is how it was cut off */
+        close_when_idle(w, c);
+        return;
     }
     if (cqe->res == 0)
         load_conn_fail(w, c, "the server closed it without a word");

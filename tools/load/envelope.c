@@ -31,6 +31,7 @@ bool load_envelope_read(struct rh_span text, struct load_envelope *ret)
         PICK(ret, event)
         PICK(ret, request_id)
         PICK(ret, code)
+        PICK(ret, error)
         PICK(ret, data)
     }
     return true;
@@ -47,12 +48,21 @@ void load_body_read(struct rh_json data, struct load_body *ret)
         return;
     rh_json_members(&it, data);
     while (rh_json_next_member(&it, &key, &value)) {
+        PICK(ret, id)
         PICK(ret, from)
         PICK(ret, content)
+        PICK(ret, ack)
+        PICK(ret, attempt)
         PICK(ret, status)
         PICK(ret, room)
         PICK(ret, seq)
         PICK(ret, code)
+        PICK(ret, session)
+        PICK(ret, epoch)
+        PICK(ret, missed)
+        PICK(ret, from_seq)
+        PICK(ret, to_seq)
+        PICK(ret, count)
     }
 }
 
@@ -76,15 +86,14 @@ void load_unexpected(struct load_worker *w, const struct load_conn *c, const cha
                      text.at);
 }
 
-/* A request's id is its message's number. */
-static bool read_request_id(struct rh_json v, uint64_t *ret_seq)
+bool load_digits_read(struct rh_json v, uint64_t *ret)
 {
     struct rh_json digits;
 
     if (v.kind != RH_JSON_STRING || v.raw.len <= 2)
         return false;
     digits = (struct rh_json){{v.raw.at + 1, v.raw.len - 2}, RH_JSON_NUMBER};
-    return rh_json_u64(digits, 0, UINT64_C(1) << 48, ret_seq);
+    return rh_json_u64(digits, 0, UINT64_C(1) << 48, ret);
 }
 
 bool load_answer_book(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
@@ -92,7 +101,7 @@ bool load_answer_book(struct load_worker *w, struct load_conn *c, const struct l
 {
     uint64_t code, intended;
 
-    if (!read_request_id(e->request_id, ret_seq)) {
+    if (!load_digits_read(e->request_id, ret_seq)) { /* it is its message's number */
         load_unexpected(w, c, "an answer without a request", text);
         return false;
     }
@@ -113,19 +122,27 @@ bool load_answer_book(struct load_worker *w, struct load_conn *c, const struct l
 
 void load_envelope_take(struct load_worker *w, struct load_conn *c, struct rh_span text)
 {
-    const struct load_mode *mode = w->run->opts->mode;
     struct load_envelope e;
 
-    if (!load_envelope_read(text, &e)) {
+    if (load_envelope_read(text, &e))
+        load_envelope_book(w, c, &e, text);
+    else
         load_unexpected(w, c, "not a JSON object", text);
-    } else if (load_json_is(e.type, "response") || load_json_is(e.type, "error")) {
-        mode->on_answer(w, c, &e, text);
-    } else if (!load_json_is(e.type, "notify")) {
+}
+
+void load_envelope_book(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
+                        struct rh_span text)
+{
+    const struct load_mode *mode = w->run->opts->mode;
+
+    if (load_json_is(e->type, "response") || load_json_is(e->type, "error")) {
+        mode->on_answer(w, c, e, text);
+    } else if (!load_json_is(e->type, "notify")) {
         load_unexpected(w, c, "neither notify nor response", text);
     } else {
-        if (load_json_is(e.event, "messages.lost"))
+        if (load_json_is(e->event, "messages.lost"))
             load_worker_note(w, "connection %u was told of a loss: %.*s", c->number,
                              (int)RH_MIN(text.len, 200u), text.at);
-        mode->on_notify(w, c, &e, text);
+        mode->on_notify(w, c, e, text);
     }
 }

@@ -14,11 +14,12 @@
 
 /* The members that the tool looks at; kind RH_JSON_NONE where they are missing. */
 struct load_envelope {
-    struct rh_json type, event, request_id, code, data;
+    struct rh_json type, event, request_id, code, error, data;
 };
 
 struct load_body {
-    struct rh_json from, content, status, room, seq, code;
+    struct rh_json id, from, content, ack, attempt, status, room, seq, code;
+    struct rh_json session, epoch, missed, from_seq, to_seq, count; /* of what is told */
 };
 
 /* False: not one JSON object. */
@@ -29,8 +30,13 @@ void load_body_read(struct rh_json data, struct load_body *ret);
 bool load_json_is(struct rh_json value, const char *plain); /* a string, and this one */
 bool load_envelope_is(const struct load_envelope *e, const char *type, const char *event);
 
+bool load_digits_read(struct rh_json v, uint64_t *ret); /* a string of digits, up to 2^48 */
+
 /* Reads a text and gives it to the mode's on_answer or on_notify; what is neither is counted. */
 void load_envelope_take(struct load_worker *w, struct load_conn *c, struct rh_span text);
+/* The same with one that was read. */
+void load_envelope_book(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
+                        struct rh_span text);
 
 /* Counts something that nobody sent or asked for, and shows it. */
 void load_unexpected(struct load_worker *w, const struct load_conn *c, const char *what,

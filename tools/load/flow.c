@@ -68,6 +68,17 @@ uint64_t load_flow_send(struct load_flow *f, uint64_t intended_ns)
     return f->next++;
 }
 
+uint64_t load_flow_number(struct load_flow *f)
+{
+    return f->next++;
+}
+
+void load_flow_finish(struct load_flow *f)
+{
+    f->delivered++;
+    f->low = f->delivered;
+}
+
 static void mark(struct load_flow *f, uint64_t seq, uint8_t state)
 {
     slot(f, seq)->state |= state;

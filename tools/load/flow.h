@@ -53,6 +53,11 @@ int load_flow_reserve(struct load_flow *f);
 /* A message goes out; returns its number. After load_flow_reserve. */
 uint64_t load_flow_send(struct load_flow *f, uint64_t intended_ns);
 
+/* For modes with other books (book.h), which take only the numbers from here: a message more, and
+ * one finished. */
+uint64_t load_flow_number(struct load_flow *f);
+void load_flow_finish(struct load_flow *f);
+
 /* Message `seq` arrived. ret_intended_ns is set unless it is LOAD_UNKNOWN. */
 enum load_arrival load_flow_arrive(struct load_flow *f, uint64_t seq, uint64_t *ret_intended_ns);
 /* The answer to message `seq` arrived; false: not expected (any more). */

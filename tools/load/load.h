@@ -7,9 +7,10 @@
  *                    -> open  sockets and handshakes, a bounded number at a time; the goodbye
  *                    -> conn  one connection: bytes in, frames out
  *                         -> zip   permessage-deflate
- *                         -> mode_*   what messages mean: echo, send, fanout
+ *                         -> mode_*   what messages mean: echo, send, fanout, mixed (and ack)
  *                              -> envelope   what ringhub says
- *                              -> flow, audience, payload   order and content, checked
+ *                              -> flow, audience, book, payload   order and content, checked
+ *                              -> mix, returns   mixed: which class a message is of; who is cut off
  *          -> report  text and JSON
  *
  * Threads    the conductor (main) and the workers. A worker alone touches its connections; what
@@ -25,14 +26,16 @@
 #include "core/prng.h"
 #include "core/uring.h"
 #include "proto/deflate.h"
+#include "proto/json.h"
 #include "proto/ws.h"
 #include "tools/load/audience.h"
+#include "tools/load/book.h"
 #include "tools/load/flow.h"
 #include "tools/load/opts.h"
 
 #define LOAD_HANDSHAKES   256                     /* in progress at a time, each worker */
 #define LOAD_STALL_NS     UINT64_C(10000000000)   /* without one being finished: the server hangs */
-#define LOAD_DRAIN_NS     UINT64_C(5000000000)    /* how long to wait for what is outstanding */
+#define LOAD_DRAIN_NS     UINT64_C(5000000000)    /* how long to wait, unless --drain says it */
 #define LOAD_GOODBYE_NS   UINT64_C(2000000000)    /* without one closing handshake being finished */
 #define LOAD_SETTLE_NS    UINT64_C(1000000000)    /* connect: from the last handshake to holding */
 #define LOAD_OUT_BYTES    (1u << 20)              /* unsent bytes of a connection: then it holds */
@@ -41,6 +44,7 @@
 #define LOAD_COPIES       LOAD_DEPTH_MAX          /* fanout: messages remembered by a worker */
 #define LOAD_MESSAGE_MAX  (LOAD_SIZE_MAX + 65536) /* bytes of what comes in, inflated */
 #define LOAD_NAME_ROOM    32                      /* bytes that a user's or room's name needs */
+#define LOAD_QUERY_ROOM   256                     /* and what follows it when it comes back */
 
 /* ---- what is counted ---- */
 
@@ -64,7 +68,27 @@
     X(deflated, false, "messages sent compressed")                                                 \
     X(compressed, false, "messages that came compressed")                                          \
     X(pings, false, "pings answered")                                                              \
-    X(held, false, "messages held back, as their connection still had others to send")
+    X(held, false, "messages held back, as their connection still had others to send")             \
+    X(accepted, false, "acknowledged messages accepted")                                           \
+    X(succeeded, false, "of them told as success")                                                 \
+    X(ended_otherwise, false, "of them told as ended without an acknowledgement")                  \
+    X(owed, false, "of them still owed to somebody who never acknowledges")                        \
+    X(away, false, "of them without a known end, as their sender was cut off meanwhile")           \
+    X(turned_away, false, "requests answered store_failed, queue_full or user_offline")            \
+    X(repeated, false, "deliveries again")                                                         \
+    X(kept, false, "plain messages kept behind those that nobody acknowledges")                    \
+    X(cut, false, "connections cut off")                                                           \
+    X(returned, false, "of them come back")                                                        \
+    X(unsure, false, "requests cut off from their answer")                                         \
+    X(gone, false, "plain messages gone with their receiver's connection")                         \
+    X(told, false, "messages told as lost")                                                        \
+    X(misdirected, true, "messages at the wrong user")                                             \
+    X(attempts, true, "attempts whose number is not above the one before")                         \
+    X(unproven, true, "ends told as success without an acknowledgement")                           \
+    X(failed, true, "messages that ended without success, though acknowledged")                    \
+    X(early, true, "ends told before the answer")                                                  \
+    X(untold, true, "ends of accepted messages never told")                                        \
+    X(unrepeated, true, "messages that nobody acknowledged, and that did not come again")
 
 struct load_counts {
 #define LOAD_COUNT_FIELD(name, fault, words)                                                       \
@@ -88,13 +112,14 @@ static inline void load_count(_Atomic uint64_t *count)
 /* ---- one connection ---- */
 
 /* State, the states that may follow it. Arrows: open.c makes those up to OPEN and to GOODBYE,
- * load_conn_fail and load_conn_ended the rest. */
+ * load_conn_cut that to AWAY, load_conn_fail the rest. */
 #define LOAD_STATES(X)                                                                             \
     X(IDLE, 1u << LOAD_CONNECTING | 1u << LOAD_DEAD)                                               \
     X(CONNECTING, 1u << LOAD_UPGRADING | 1u << LOAD_DEAD)                                          \
     X(UPGRADING, 1u << LOAD_GREETING | 1u << LOAD_OPEN | 1u << LOAD_DEAD)                          \
     X(GREETING, 1u << LOAD_OPEN | 1u << LOAD_DEAD) /* waits for ringhub's welcome, and its room */ \
-    X(OPEN, 1u << LOAD_GOODBYE | 1u << LOAD_DEAD)                                                  \
+    X(OPEN, 1u << LOAD_AWAY | 1u << LOAD_GOODBYE | 1u << LOAD_DEAD)                                \
+    X(AWAY, 1u << LOAD_CONNECTING | 1u << LOAD_DEAD) /* cut off, and will come back */             \
     X(GOODBYE, 1u << LOAD_DEAD)                                                                    \
     X(DEAD, 0)
 
@@ -133,10 +158,11 @@ struct load_conn {
     struct load_bytes out;    /* being filled */
     struct load_bytes flight; /* with the kernel */
 
-    struct load_flow flow;   /* what this connection sends */
-    struct load_seen seen;   /* echo: the message that is coming in */
-    struct load_inbox inbox; /* fanout: what it got of the publisher's messages */
-    uint64_t due;            /* open loop: messages whose time has come, sent or not */
+    struct load_flow flow;      /* what this connection sends */
+    struct load_seen seen;      /* echo: the message that is coming in */
+    struct load_inbox inbox;    /* fanout: what it got of the publisher's messages */
+    struct load_ledger *ledger; /* ack, mixed: lent by the worker */
+    uint64_t due;               /* open loop: messages whose time has come, sent or not */
 };
 
 /* ---- one thread ---- */
@@ -196,8 +222,14 @@ struct load_worker {
     struct load_copy came;                /* fanout: the bytes that are being looked at, lent */
     struct load_zip zip;
     struct load_audience audience; /* fanout: its readers */
-    uint64_t until_ns;             /* of draining or saying goodbye */
-    uint32_t ended;                /* connections, as saying goodbye saw them last */
+    struct load_book book;         /* ack, mixed: its messages, */
+    struct load_ledger *ledgers;   /* and of each connection how far it is */
+    struct load_bytes acks;        /* ids to acknowledge when this read is over, */
+    struct load_bytes ack_text;    /* and the message that does it */
+    uint32_t acks_count;
+    uint64_t cuts;       /* that were due so far */
+    uint64_t until_ns;   /* of draining or saying goodbye */
+    uint32_t ended;      /* connections, as saying goodbye saw them last */
     uint64_t checked_ns; /* when all connections were looked at last, to see whether it is over */
     int rc;              /* why it gave up, RH_OK otherwise */
     struct rh_fault fault;
@@ -209,6 +241,7 @@ struct load_worker {
     _Atomic int phase;      /* enum load_phase; release, pairs with run.c's acquire */
     struct rh_hist latency; /* from the intended time to the arrival */
     struct rh_hist answer;  /* and to the server's answer */
+    struct rh_hist status;  /* ack, mixed: and until the sender is told its end */
     struct rh_hist upgrade; /* from connecting to the 101 */
     struct rh_hist welcome; /* and to the welcome */
     struct rh_hist late;    /* the tool itself, behind its schedule */
@@ -252,6 +285,8 @@ struct load_mode {
     bool pairs;       /* connection i sends to i ^ 1 */
     bool users;       /* names its users: needs ringhub's /ws */
     bool fans_out;    /* connection 0 alone sends, to all */
+    bool books;       /* messages stand in the worker's book, not in flows */
+    bool mixes;       /* several classes, and rooms */
 
     /* Writes one message into w->scratch (which has load_mode_room bytes) and returns its length. */
     size_t (*build)(struct load_worker *w, struct load_conn *c, uint64_t seq);
@@ -265,12 +300,15 @@ struct load_mode {
     void (*on_notify)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
                       struct rh_span text);
 
-    /* A mode that fans out: a message behind the welcome while it waits for its room; a connection
-     * has opened; broke; a pass begins; how many messages an open connection has not got. */
+    /* What a mode may want: the welcome; a message behind it while it waits for its room; a
+     * connection has opened; broke; one read of it was looked at; a pass begins; how many messages
+     * an open connection has not got. */
+    void (*on_welcome)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e);
     void (*on_greeting)(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
                         struct rh_span text);
     void (*on_open)(struct load_worker *w, struct load_conn *c);
     void (*on_broken)(struct load_worker *w, struct load_conn *c);
+    void (*on_read)(struct load_worker *w, struct load_conn *c);
     void (*on_pass)(struct load_worker *w);
     uint64_t (*missing)(const struct load_worker *w, const struct load_conn *c,
                         uint64_t *ret_first);
@@ -280,10 +318,13 @@ extern const struct load_mode load_mode_connect;
 extern const struct load_mode load_mode_echo;
 extern const struct load_mode load_mode_send;
 extern const struct load_mode load_mode_fanout;
+extern const struct load_mode load_mode_ack;
+extern const struct load_mode load_mode_mixed;
 
-const struct load_mode *load_mode_find(const char *name); /* NULL: not built */
-bool load_mode_is_planned(const char *name);
+const struct load_mode *load_mode_find(const char *name); /* NULL: there is none */
 size_t load_mode_room(const struct load_opts *opts);
+uint32_t load_mode_block(const struct load_opts *opts); /* neighbours that stay in one worker */
+bool load_mode_joins(const struct load_opts *opts);     /* a connection is open in its room only */
 
 /* ---- worker.c, pace.c ---- */
 
@@ -320,6 +361,8 @@ void load_open_connected(struct load_worker *w, struct load_conn *c, int res);
 size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_t *at, size_t len);
 void load_open_welcome(struct load_worker *w, struct load_conn *c);
 void load_open_joined(struct load_worker *w, struct load_conn *c);
+void load_open_again(struct load_worker *w,
+                     struct load_conn *c); /* it was cut off, and is closed */
 void load_open_ended(struct load_worker *w, struct load_conn *c); /* refused: fewer in progress */
 void load_open_free(struct load_conn *c);
 void load_open_goodbye(struct load_worker *w, struct load_conn *c);
@@ -327,6 +370,17 @@ void load_open_goodbye(struct load_worker *w, struct load_conn *c);
 /* Names that the tool gives, with a zero; return their length. */
 size_t load_user_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM]);
 size_t load_room_name(const struct load_run *run, char dst[LOAD_NAME_ROOM]);
+size_t load_block_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM]);
+
+/* ---- returns.c ---- */
+
+struct load_body;
+
+void load_returns_run(struct load_worker *w, uint64_t now); /* cuts off whose turn it is */
+void load_returns_welcome(struct load_conn *c, struct rh_json data);
+void load_returns_subscribed(struct load_worker *w, struct load_conn *c, const struct load_body *b);
+void load_returns_query(const struct load_worker *w, const struct load_conn *c,
+                        struct rh_writer *out);
 
 /* ---- zip.c ---- */
 
@@ -367,6 +421,8 @@ bool load_conn_whole(struct load_worker *w, struct load_conn *c, const struct rh
                      struct rh_span *ret_text);
 void load_conn_receive(struct load_worker *w, struct load_conn *c, bool waits);
 void load_conn_flush(struct load_worker *w, struct load_conn *c);
+/* Cuts an open connection off; it comes back as soon as the kernel has nothing of it. */
+void load_conn_cut(struct load_worker *w, struct load_conn *c);
 /* It is of no use any more; the words go to the report. */
 void load_conn_fail(struct load_worker *w, struct load_conn *c, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

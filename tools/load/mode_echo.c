@@ -103,7 +103,8 @@ const struct load_mode load_mode_connect = {
 const struct load_mode *load_mode_find(const char *name)
 {
     static const struct load_mode *const modes[] = {&load_mode_connect, &load_mode_echo,
-                                                    &load_mode_send, &load_mode_fanout};
+                                                    &load_mode_send,    &load_mode_fanout,
+                                                    &load_mode_ack,     &load_mode_mixed};
 
     for (size_t i = 0; i < RH_COUNT(modes); i++)
         if (strcmp(modes[i]->name, name) == 0)
@@ -111,12 +112,19 @@ const struct load_mode *load_mode_find(const char *name)
     return NULL;
 }
 
-bool load_mode_is_planned(const char *name)
-{
-    return strcmp(name, "ack") == 0 || strcmp(name, "mixed") == 0;
-}
-
 size_t load_mode_room(const struct load_opts *opts)
 {
-    return opts->size + 512; /* send, fanout: the envelope around it */
+    return opts->size + 512; /* send, fanout, ack, mixed: the envelope around it */
+}
+
+uint32_t load_mode_block(const struct load_opts *opts)
+{
+    return opts->mode->mixes ? opts->room_size : 2;
+}
+
+bool load_mode_joins(const struct load_opts *opts)
+{
+    if (opts->mode->mixes)
+        return load_mix_has_rooms(&opts->mix);
+    return opts->mode->fans_out && !opts->broadcast;
 }

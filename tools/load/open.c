@@ -8,6 +8,7 @@
  *     UPGRADING -- load_open_answer --> OPEN or GREETING
  *     GREETING -- load_open_welcome, or load_open_joined --> OPEN
  *     OPEN -- load_open_goodbye --> GOODBYE
+ *     AWAY -- load_open_again --> CONNECTING
  */
 #include <netinet/in.h>
 #include <stdio.h>
@@ -49,7 +50,8 @@ void load_open_ended(struct load_worker *w, struct load_conn *c)
     if (c->state == LOAD_IDLE)
         return; /* it had not begun */
     w->opening--;
-    w->open_moved_ns = rh_clock_mono_ns();
+    if (!c->ledger || !c->ledger->returning)
+        w->open_moved_ns = rh_clock_mono_ns();
     load_open_free(c);
 }
 
@@ -72,6 +74,12 @@ size_t load_user_name(const struct load_run *run, uint32_t number, char dst[LOAD
 size_t load_room_name(const struct load_run *run, char dst[LOAD_NAME_ROOM])
 {
     return (size_t)snprintf(dst, LOAD_NAME_ROOM, "bench-%s", run->id);
+}
+
+size_t load_block_name(const struct load_run *run, uint32_t number, char dst[LOAD_NAME_ROOM])
+{
+    return (size_t)snprintf(dst, LOAD_NAME_ROOM, "bench-%s-r-%u", run->id,
+                            number / load_mode_block(run->opts));
 }
 
 /* The path with the user's name and room, where the tool gives them. */
@@ -148,13 +156,15 @@ static void make_key(struct rh_prng *prng, char key[KEY_LEN])
 static bool put_request(struct load_worker *w, struct load_conn *c)
 {
     const struct load_request *r = &w->request[c->number > 0];
-    char text[sizeof(r->text) + DIGITS_MAX];
+    char text[sizeof(r->text) + DIGITS_MAX + LOAD_QUERY_ROOM];
     struct rh_writer out;
 
     rh_writer_init(&out, text, sizeof(text));
     rh_put(&out, r->text, r->number);
     if (r->numbered)
         rh_put_u64(&out, c->number);
+    if (w->run->opts->mode->books)
+        load_returns_query(w, c, &out);
     rh_put(&out, r->text + r->after, r->key - r->after);
     rh_put(&out, c->shake->key, KEY_LEN);
     rh_put(&out, r->text + r->rest, r->end - r->rest);
@@ -193,7 +203,8 @@ static int make_socket(struct load_worker *w, struct load_conn *c, struct rh_fau
     return RH_OK;
 }
 
-static void open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
+/* A socket that can begin to connect; false: it was given up. */
+static bool open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
 {
     uint64_t random = rh_prng_next(&w->prng);
     struct rh_fault fault;
@@ -203,15 +214,28 @@ static void open_one(struct load_worker *w, struct load_conn *c, uint64_t now)
     c->shake = rh_mem_zalloc(sizeof(*c->shake));
     if (!c->shake) {
         load_conn_fail(w, c, "no memory for its handshake");
-        return;
+        return false;
     }
     if (make_socket(w, c, &fault) < 0) {
         load_conn_fail(w, c, "%s", fault.text);
-        return;
+        return false;
     }
     c->shake->started_ns = now;
     load_conn_set_state(w, c, LOAD_CONNECTING);
     w->opening++;
+    return true;
+}
+
+static void begin_connect(struct load_worker *w, struct load_conn *c)
+{
+    c->connecting = true;
+    rh_uring_connect(w->uring, c->fd, &w->run->opts->target, load_conn_tag(c, LOAD_OP_CONNECT));
+}
+
+void load_open_again(struct load_worker *w, struct load_conn *c)
+{
+    if (open_one(w, c, rh_clock_mono_ns()))
+        begin_connect(w, c);
 }
 
 /* Sockets first: adopting one submits whatever is queued. */
@@ -224,10 +248,8 @@ void load_open_some(struct load_worker *w, uint64_t now)
     for (uint32_t i = first; i < w->open_next; i++) {
         struct load_conn *c = &w->conns[i];
 
-        if (c->state != LOAD_CONNECTING)
-            continue;
-        c->connecting = true;
-        rh_uring_connect(w->uring, c->fd, &w->run->opts->target, load_conn_tag(c, LOAD_OP_CONNECT));
+        if (c->state == LOAD_CONNECTING)
+            begin_connect(w, c);
     }
 }
 
@@ -249,7 +271,8 @@ static void opened(struct load_worker *w, struct load_conn *c)
 {
     load_open_ended(w, c);
     load_conn_set_state(w, c, LOAD_OPEN);
-    load_count(&w->counts.opened);
+    if (!c->ledger || !c->ledger->returning)
+        load_count(&w->counts.opened);
     if (w->run->opts->mode->on_open)
         w->run->opts->mode->on_open(w, c);
 }
@@ -311,11 +334,9 @@ size_t load_open_answer(struct load_worker *w, struct load_conn *c, const uint8_
 
 void load_open_welcome(struct load_worker *w, struct load_conn *c)
 {
-    const struct load_opts *o = w->run->opts;
-
     rh_hist_add(&w->welcome, rh_clock_mono_ns() - c->shake->started_ns);
     c->welcomed = true;
-    if (!o->mode->fans_out || o->broadcast)
+    if (!load_mode_joins(w->run->opts))
         opened(w, c);
 }
 

@@ -23,6 +23,8 @@
 
 #define USER_ROOM 64 /* in a path, for the user_id= that the tool adds */
 
+#define DEFAULT_MIX "send=40,ack=20,publish=20,publish_ack=10,ping=10"
+
 /* ---- reading single values ---- */
 
 static bool read_count(const char *text, uint64_t min, uint64_t max, uint64_t *ret)
@@ -68,6 +70,22 @@ static bool read_size(const char *text, uint64_t *ret)
     static const uint64_t worth[] = {1, 1 << 10, 1 << 20};
 
     return strchr(text, '.') == NULL && read_unit(text, names, worth, LOAD_SIZE_MAX, ret);
+}
+
+/* 0.25 or 25%. */
+static bool read_share(const char *text, double *ret)
+{
+    char *end;
+    double v = strtod(text, &end);
+
+    if (!isdigit((unsigned char)*text))
+        return false;
+    if (*end == '%') {
+        v /= 100;
+        end++;
+    }
+    *ret = v;
+    return *end == '\0' && v >= 0 && v <= 1;
 }
 
 static bool read_rate(const char *text, double *ret)
@@ -166,6 +184,12 @@ enum id {
     TEXT,
     MASK_ZERO,
     COMPRESS,
+    SILENT,
+    ACK_TIMEOUT,
+    RECONNECT,
+    DRAIN,
+    MIX,
+    ROOM_SIZE,
     HELP,
     VERSION,
     IDS
@@ -180,8 +204,9 @@ static const struct option_row {
 } rows[IDS] = {
     [URL] = {"--url", "URL", false, "ws://HOST:PORT/PATH with a numeric host or localhost",
              "whom to load: ws://HOST:PORT/PATH, HOST numeric or localhost"},
-    [CONNECTIONS] = {"--connections", "N", false, "a number from 1 to 10000000",
-                     "how many WebSocket connections (default 1; send: an even number, default 2)"},
+    [CONNECTIONS] =
+        {"--connections", "N", false, "a number from 1 to 10000000",
+         "how many WebSocket connections (default 1; pairs: an even number, default 2)"},
     [RATE] = {"--rate", "R", true, "a number of messages per second above 0",
               "open loop: R messages a second, all connections together; fanout: publishes"},
     [DEPTH] = {"--depth", "D", true, "a number from 1 to 4096",
@@ -209,6 +234,21 @@ static const struct option_row {
                    "mask with the key 0, so that payloads are readable on the wire"},
     [COMPRESS] = {"--compress", NULL, true, NULL,
                   "offer permessage-deflate, and use it where the server agrees"},
+    [SILENT] = {"--silent-share", "P", true, "a share such as 25% or 0.25",
+                "ack, mixed: this part of the receivers never acknowledges (default 0)"},
+    [ACK_TIMEOUT] = {"--ack-timeout", "T", true, "a time such as 500ms, 5s or 2m",
+                     "ack, mixed: the hub's ack.timeout; what is silent must see repetitions then "
+                     "(default 5s)"},
+    [RECONNECT] = {"--reconnect", "R", true, "a number of connections per second above 0",
+                   "ack, mixed: cut off R connections a second, which come back at once"},
+    [DRAIN] = {"--drain", "T", true, "a time such as 500ms, 5s or 2m",
+               "ack, mixed: wait at the end for what is outstanding (default 5s), ends of what "
+               "nobody acknowledges included"},
+    [MIX] = {"--mix", "SHARES", true,
+             "shares such as send=40,ack=20,publish=20,publish_ack=10,ping=10",
+             "mixed: parts of the classes (default " DEFAULT_MIX ")"},
+    [ROOM_SIZE] = {"--room-size", "N", true, "an even number from 2 to 64",
+                   "mixed: users of a room (default 8)"},
     [HELP] = {"--help", NULL, false, NULL, "print this"},
     [VERSION] = {"--version", NULL, false, NULL, "print the version"},
 };
@@ -287,6 +327,21 @@ static bool set_option(struct load_opts *o, enum id id, const char *v)
     case COMPRESS:
         o->compress = true;
         return true;
+    case SILENT:
+        return read_share(v, &o->silent);
+    case ACK_TIMEOUT:
+        return read_duration(v, &o->ack_timeout_ns) && o->ack_timeout_ns > 0;
+    case RECONNECT:
+        return read_rate(v, &o->reconnect);
+    case DRAIN:
+        o->awaits_ends = true;
+        return read_duration(v, &o->drain_ns);
+    case MIX:
+        return load_mix_read(v, &o->mix);
+    case ROOM_SIZE:
+        ok = read_count(v, 2, LOAD_ROOM_MAX, &n) && n % 2 == 0;
+        o->room_size = (uint32_t)n;
+        return ok;
     default:
         return true;
     }
@@ -328,6 +383,14 @@ static int check_mode(struct load_opts *o, const bool given[IDS], struct rh_faul
     for (int i = BROADCAST; i <= SLOW; i++)
         if (given[i] && !o->mode->fans_out)
             return rh_fault_set(fault, RH_EINVAL, "%s is for mode fanout", rows[i].name);
+    for (int i = SILENT; i <= ROOM_SIZE; i++)
+        if (given[i] && !(i >= MIX ? o->mode->mixes : o->mode->books))
+            return rh_fault_set(fault, RH_EINVAL, "%s is for mode%s", rows[i].name,
+                                i >= MIX ? " mixed" : "s ack and mixed");
+    if (o->mode->books && o->size < LOAD_SIZE_MIN)
+        return rh_fault_set(fault, RH_EINVAL,
+                            "mode %s needs a --size of at least %d, to tell its messages apart",
+                            o->mode->name, LOAD_SIZE_MIN);
     if (given[RATE] && given[DEPTH])
         return rh_fault_set(fault, RH_EINVAL,
                             "--rate (open loop) and --depth (closed loop) exclude each other");
@@ -337,10 +400,12 @@ static int check_mode(struct load_opts *o, const bool given[IDS], struct rh_faul
         return rh_fault_set(fault, RH_EINVAL,
                             "mode %s sends between pairs: --connections must be even",
                             o->mode->name);
+    if (o->mode->books && !o->mode->mixes)
+        load_mix_read("ack=1", &o->mix);
     if (o->mode->users && strstr(o->path, "user_id="))
         return rh_fault_set(fault, RH_EINVAL, "mode %s names its users itself: no user_id in --url",
                             o->mode->name);
-    if (o->mode->fans_out && strstr(o->path, "rooms="))
+    if ((o->mode->fans_out || o->mode->mixes) && strstr(o->path, "rooms="))
         return rh_fault_set(fault, RH_EINVAL, "mode %s names its room itself: no rooms in --url",
                             o->mode->name);
     if (o->threads > o->connections)
@@ -394,18 +459,23 @@ static int set_mode(struct load_opts *o, const char *name, struct rh_fault *faul
     o->mode = load_mode_find(name);
     if (o->mode)
         return RH_OK;
-    if (load_mode_is_planned(name))
-        return rh_fault_set(fault, RH_EINVAL, "mode %s is not supported yet", name);
-    return rh_fault_set(fault, RH_EINVAL, "unknown mode %s: connect, echo, send or fanout", name);
+    return rh_fault_set(fault, RH_EINVAL,
+                        "unknown mode %s: connect, echo, send, fanout, ack or mixed", name);
 }
 
 int load_opts_parse(int argc, char **argv, struct load_opts *ret_opts, enum load_wish *ret_wish,
                     struct rh_fault *fault)
 {
-    struct load_opts o = {.size = 64, .duration_ns = 10 * S, .warmup_ns = 1 * S};
+    struct load_opts o = {.size = 64,
+                          .duration_ns = 10 * S,
+                          .warmup_ns = 1 * S,
+                          .drain_ns = LOAD_DRAIN_NS,
+                          .ack_timeout_ns = 5 * S,
+                          .room_size = 8};
     bool given[IDS] = {false};
     int rc;
 
+    load_mix_read(DEFAULT_MIX, &o.mix);
     for (int i = 1; i < argc; i += rc) {
         if (argv[i][0] == '-') {
             rc = parse_one(&argv[i], &o, given, fault);
@@ -420,7 +490,8 @@ int load_opts_parse(int argc, char **argv, struct load_opts *ret_opts, enum load
     if (*ret_wish != LOAD_RUN)
         return RH_OK;
     if (!o.mode)
-        return rh_fault_set(fault, RH_EINVAL, "a mode is missing: connect, echo, send or fanout");
+        return rh_fault_set(fault, RH_EINVAL,
+                            "a mode is missing: connect, echo, send, fanout, ack or mixed");
     rc = check(&o, given, fault);
     if (rc == RH_OK)
         *ret_opts = o;
@@ -434,7 +505,10 @@ void load_opts_help(FILE *to)
                 "  connect   opens N connections, holds them, reports their rate and memory\n"
                 "  echo      any WebSocket echo server\n"
                 "  send      user to user through ringhub's /ws; connections are pairs\n"
-                "  fanout    the first connection publishes, all of them receive\n\n"
+                "  fanout    the first connection publishes, all of them receive\n"
+                "  ack       as send, with acknowledged messages; exact books of each\n"
+                "  mixed     a mixture of direct and room messages, plain and acknowledged, and\n"
+                "            pings; connections may be cut off and come back\n\n"
                 "Options:\n");
     for (int i = 0; i < IDS; i++)
         fprintf(to, "  %-18s %-6s %s\n", rows[i].name, rows[i].takes ? rows[i].takes : "",

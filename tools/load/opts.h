@@ -13,11 +13,13 @@
 
 #include "core/ringhub.h"
 #include "core/uring.h"
+#include "tools/load/mix.h"
 
 #define LOAD_CONNECTIONS_MAX 10000000
 #define LOAD_PER_SOURCE      10000 /* connections from one address: more makes connect() slow */
 #define LOAD_DEPTH_MAX       4096
 #define LOAD_SIZE_MAX        (64u << 20)
+#define LOAD_SIZE_MIN        18 /* ack, mixed: the numbers of a message and its sender */
 #define LOAD_THREADS_MAX     64
 #define LOAD_PATH_MAX        1024 /* of the URL, with the user's name that the tool adds */
 
@@ -44,6 +46,14 @@ struct load_opts {
     uint32_t size;
     uint64_t duration_ns;
     uint64_t warmup_ns;
+
+    uint64_t drain_ns;       /* how long to wait at the end, */
+    bool awaits_ends;        /* also for the ends of what nobody acknowledges */
+    double silent;           /* ack, mixed: share of the receivers who never acknowledge, 0 to 1 */
+    uint64_t ack_timeout_ns; /* the hub's */
+    double reconnect;        /* connections cut off in a second; 0: none */
+    struct load_mix mix;     /* mode ack: nothing but that */
+    uint32_t room_size;      /* mixed: users of a room, an even number */
 
     bool broadcast; /* fanout: to all who are connected, not to a room */
     bool text;

@@ -23,11 +23,17 @@ static uint64_t due_ns(const struct load_run *run, const struct load_conn *c, ui
     return load_time(&run->start_ns) + (uint64_t)(place * 1e9 / run->opts->rate);
 }
 
+static int reserve(struct load_worker *w, struct load_conn *c)
+{
+    return w->run->opts->mode->books ? load_book_reserve(w, c) : load_flow_reserve(&c->flow);
+}
+
 /* Builds one message and appends its frame. False: not now, or never again. */
 static bool send_one(struct load_worker *w, struct load_conn *c, uint64_t intended)
 {
     const struct load_mode *mode = w->run->opts->mode;
-    int rc = load_flow_reserve(&c->flow);
+    int rc = reserve(w, c);
+    uint64_t seq;
     size_t len;
 
     if (rc == RH_ENOMEM)
@@ -36,7 +42,8 @@ static bool send_one(struct load_worker *w, struct load_conn *c, uint64_t intend
         return false;
     if (c->out.len > 0 && c->out.len + w->scratch_room > LOAD_OUT_BYTES)
         return false;
-    len = mode->build(w, c, load_flow_send(&c->flow, intended));
+    seq = mode->books ? load_book_send(w, c, intended) : load_flow_send(&c->flow, intended);
+    len = mode->build(w, c, seq);
     load_count(&w->counts.sent);
     return load_conn_put_frame(w, c, w->run->opts->text ? RH_WS_TEXT : mode->opcode, w->scratch,
                                len);
@@ -47,7 +54,8 @@ static bool may_send(struct load_worker *w, const struct load_conn *c)
     const struct load_mode *mode = w->run->opts->mode;
 
     return c->state == LOAD_OPEN && c->index < w->senders &&
-           (!mode->pairs || load_conn_partner(w, c)->state == LOAD_OPEN);
+           (!mode->pairs || load_conn_partner(w, c)->state == LOAD_OPEN ||
+            (mode->books && load_conn_partner(w, c)->state != LOAD_DEAD));
 }
 
 void load_pace_pump(struct load_worker *w, struct load_conn *c, uint64_t now)
@@ -90,7 +98,8 @@ void load_pace_start(struct load_worker *w, uint64_t now)
 
 bool load_pace_done(const struct load_worker *w, const struct load_conn *c)
 {
-    return c->state == LOAD_DEAD || (load_flow_done(&c->flow) && c->flow.next >= c->due);
+    return c->state == LOAD_DEAD ||
+           (c->state == LOAD_OPEN && load_flow_done(&c->flow) && c->flow.next >= c->due);
 }
 
 uint64_t load_pace_run(struct load_worker *w, uint64_t now)

@@ -104,6 +104,11 @@ bool load_report_faults(const struct load_result *r)
     return any;
 }
 
+bool load_report_has_class(const struct load_result *r, int i)
+{
+    return r->opts->mode->books && r->opts->mix.weight[i] > 0;
+}
+
 static bool thread_was_busy(const struct load_figures *f, uint32_t i, char *dst, size_t room)
 {
     double used = f->tool_percent[i], waited = f->tool_wait_percent[i];
@@ -209,6 +214,16 @@ static void print_head(const struct load_result *r, FILE *to)
     }
     if (o->mode->fans_out)
         fprintf(to, ", %s", o->broadcast ? "broadcasts" : "one room");
+    if (o->mode->mixes) {
+        char mix[128];
+
+        load_mix_text(&o->mix, mix, sizeof(mix));
+        fprintf(to, ", %s, rooms of %u", mix, o->room_size);
+    }
+    if (o->silent > 0)
+        fprintf(to, ", %g %% silent", o->silent * 100);
+    if (o->reconnect > 0)
+        fprintf(to, ", %g cut off a second", o->reconnect);
     if (o->compress)
         fprintf(to, ", permessage-deflate");
     if (o->slow)
@@ -285,6 +300,45 @@ static void print_tool(const struct load_result *r, const struct load_figures *f
         fprintf(to, "%-13sthe load tool was the bottleneck: %s\n", "", why);
 }
 
+/* Modes ack and mixed: what each class took, and where the accepted messages are. */
+static void print_classes(const struct load_result *r, FILE *to)
+{
+    for (int i = 0; i < LOAD_CLASS_COUNT; i++) {
+        const struct load_class_book *b = &r->classes[i];
+
+        if (!load_report_has_class(r, i))
+            continue;
+        fprintf(to, "%-13s%llu sent, %llu accepted, %llu turned away, %llu arrived\n",
+                load_class_word(i), (unsigned long long)b->sent, (unsigned long long)b->accepted,
+                (unsigned long long)b->turned_away, (unsigned long long)b->arrived);
+        print_hist(to, "  arrival", &b->arrival);
+        print_hist(to, "  answer", &b->answer);
+        print_hist(to, "  status", &b->status);
+    }
+}
+
+static void print_books(const struct load_result *r, FILE *to)
+{
+    const struct load_totals *t = &r->totals;
+
+    fprintf(to,
+            "%-13s%llu acknowledged messages accepted: %llu success, %llu ended otherwise, "
+            "%llu still owed, %llu whose sender was away\n",
+            "books", (unsigned long long)t->accepted, (unsigned long long)t->succeeded,
+            (unsigned long long)t->ended_otherwise, (unsigned long long)t->owed,
+            (unsigned long long)t->away);
+    fprintf(to, "%-13s%llu requests turned away, %llu deliveries again, %llu plain messages kept\n",
+            "", (unsigned long long)t->turned_away, (unsigned long long)t->repeated,
+            (unsigned long long)t->kept);
+    if (r->opts->reconnect > 0)
+        fprintf(to,
+                "%-13s%llu connections cut off, %llu came back; %llu requests without an answer, "
+                "%llu plain messages gone, %llu told as lost\n",
+                "", (unsigned long long)t->cut, (unsigned long long)t->returned,
+                (unsigned long long)t->unsure, (unsigned long long)t->gone,
+                (unsigned long long)t->told);
+}
+
 static void print_verdict(const struct load_result *r, FILE *to)
 {
     if (r->interrupted)
@@ -329,12 +383,17 @@ void load_report_print(const struct load_result *r, FILE *to)
     print_hist(to, "until welcome", &r->welcome);
     if (r->measured && r->opts->mode->sends) {
         fprintf(to, "%-13s%llu in %.3f s: %.0f/s, %.2f MB/s of payload\n",
-                r->opts->mode->fans_out ? "deliveries" : "messages",
+                strcmp(r->opts->mode->unit, "delivery") == 0 ? "deliveries" : "messages",
                 (unsigned long long)f.completed, f.seconds, f.rate, f.rate * r->opts->size / 1e6);
         print_hist(to, "latency", &r->latency);
         print_hist(to, "answers", &r->answer);
+        print_hist(to, "status", &r->status);
         print_bars(to, &r->latency);
     }
+    if (r->opts->mode->mixes)
+        print_classes(r, to);
+    if (r->opts->mode->books)
+        print_books(r, to);
     if (r->measured) {
         print_server(r, &f, to);
         print_tool(r, &f, to);

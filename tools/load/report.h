@@ -37,12 +37,16 @@ struct load_result {
     struct load_sample end;
     struct load_totals totals; /* of the whole run, warm-up included */
     uint32_t text_bytes;       /* fanout: of a message as ringhub sent it */
-    struct rh_hist latency, answer, upgrade, welcome, late;
-    struct rh_fault first[LOAD_THREADS_MAX]; /* what went wrong first in each worker */
+    struct rh_hist latency, answer, status, upgrade, welcome, late;
+    struct load_class_book classes[LOAD_CLASS_COUNT]; /* ack, mixed: those that are sent */
+    struct rh_fault first[LOAD_THREADS_MAX];          /* what went wrong first in each worker */
 };
 
 /* Why the load tool itself was too slow, into `dst`; false: it was not. */
 bool load_report_bottleneck(const struct load_result *r, char *dst, size_t room);
+
+/* Does this run send messages of class `i`, and keep books of it? */
+bool load_report_has_class(const struct load_result *r, int i);
 
 /* Was anything lost, reordered, corrupted, refused or broken? */
 bool load_report_faults(const struct load_result *r);

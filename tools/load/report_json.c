@@ -65,6 +65,44 @@ static void put_server(const struct load_result *r, const struct load_figures *f
     fprintf(to, "}");
 }
 
+static void put_book_opts(const struct load_opts *o, FILE *to)
+{
+    char mix[128];
+
+    load_mix_text(&o->mix, mix, sizeof(mix));
+    fprintf(to, ",");
+    put_text(to, "mix", mix);
+    fprintf(to, ",\"silent_share\":%.6f,\"reconnect\":%.3f,\"drain_ns\":%llu", o->silent,
+            o->reconnect, (unsigned long long)o->drain_ns);
+    if (o->mode->mixes)
+        fprintf(to, ",\"room_size\":%u", o->room_size);
+}
+
+static void put_classes(const struct load_result *r, FILE *to)
+{
+    const char *comma = "";
+
+    fprintf(to, ",\n \"classes\":{");
+    for (int i = 0; i < LOAD_CLASS_COUNT; i++) {
+        const struct load_class_book *b = &r->classes[i];
+
+        if (!load_report_has_class(r, i))
+            continue;
+        fprintf(to,
+                "%s\n  \"%s\":{\"sent\":%llu,\"accepted\":%llu,\"turned_away\":%llu,"
+                "\"arrived\":%llu",
+                comma, load_class_word(i), (unsigned long long)b->sent,
+                (unsigned long long)b->accepted, (unsigned long long)b->turned_away,
+                (unsigned long long)b->arrived);
+        put_hist(to, "arrival", &b->arrival);
+        put_hist(to, "answer", &b->answer);
+        put_hist(to, "status", &b->status);
+        fprintf(to, "}");
+        comma = ",";
+    }
+    fprintf(to, "}");
+}
+
 static void put_opts(const struct load_opts *o, FILE *to)
 {
     put_text(to, "mode", o->mode->name);
@@ -83,6 +121,8 @@ static void put_opts(const struct load_opts *o, FILE *to)
         return;
     if (o->mode->fans_out)
         fprintf(to, ",\"broadcast\":%s,\"slow\":%u", o->broadcast ? "true" : "false", o->slow);
+    if (o->mode->books)
+        put_book_opts(o, to);
     fprintf(to, ",\"compress\":%s", o->compress ? "true" : "false");
     fprintf(to, ",\"size\":%u,\"warmup_ns\":%llu", o->size, (unsigned long long)o->warmup_ns);
     if (o->rate > 0)
@@ -148,5 +188,8 @@ void load_report_json(const struct load_result *r, FILE *to)
     put_hist(to, "until_welcome", &r->welcome);
     put_hist(to, "latency", &r->latency);
     put_hist(to, "answer", &r->answer);
+    put_hist(to, "status", &r->status);
+    if (r->opts->mode->books)
+        put_classes(r, to);
     fprintf(to, "}\n");
 }

@@ -38,7 +38,8 @@ static void on_signal(int number)
 /* Direct descriptors are no files, but each ring's table has at most `limit` of them. */
 static int check_tables(struct load_opts *o, uint64_t limit, struct rh_fault *fault)
 {
-    uint64_t table = limit > FILES_MORE + 2 ? (limit - FILES_MORE) & ~1ull : 2; /* pairs */
+    uint64_t block = load_mode_block(o), free = limit > FILES_MORE ? limit - FILES_MORE : 0;
+    uint64_t table = RH_MAX(free - free % block, block); /* pairs, or rooms, stay together */
     uint64_t all = (uint64_t)o->connections + o->slow, need = (all + table - 1) / table;
 
     if (o->threads == 0)
@@ -249,6 +250,24 @@ static void conduct(struct conductor *c)
     wait_phase(c, LOAD_DRAINED);
 }
 
+static void merge_classes(struct load_result *r, const struct load_worker *w)
+{
+    for (int i = 0; i < LOAD_CLASS_COUNT; i++) {
+        const struct load_class_book *from = &w->book.classes[i];
+        struct load_class_book *to = &r->classes[i];
+
+        if (!load_report_has_class(r, i) || w->conns_count == 0)
+            continue;
+        to->sent += from->sent;
+        to->accepted += from->accepted;
+        to->turned_away += from->turned_away;
+        to->arrived += from->arrived;
+        rh_hist_merge(&to->arrival, &from->arrival);
+        rh_hist_merge(&to->answer, &from->answer);
+        rh_hist_merge(&to->status, &from->status);
+    }
+}
+
 static void merge(struct conductor *c)
 {
     struct load_result *r = c->result;
@@ -262,6 +281,8 @@ static void merge(struct conductor *c)
 #undef ADD
         rh_hist_merge(&r->latency, &w->latency);
         rh_hist_merge(&r->answer, &w->answer);
+        rh_hist_merge(&r->status, &w->status);
+        merge_classes(r, w);
         rh_hist_merge(&r->upgrade, &w->upgrade);
         rh_hist_merge(&r->welcome, &w->welcome);
         rh_hist_merge(&r->late, &w->late);
@@ -308,8 +329,13 @@ static int init_hists(struct conductor *c)
 
     if (rh_hist_init(&r->latency) < 0 || rh_hist_init(&r->answer) < 0 ||
         rh_hist_init(&r->upgrade) < 0 || rh_hist_init(&r->welcome) < 0 ||
-        rh_hist_init(&r->late) < 0 || rh_hist_init(&c->live) < 0)
+        rh_hist_init(&r->status) < 0 || rh_hist_init(&r->late) < 0 || rh_hist_init(&c->live) < 0)
         return RH_ENOMEM;
+    for (int i = 0; i < LOAD_CLASS_COUNT; i++)
+        if (load_report_has_class(r, i) &&
+            (rh_hist_init(&r->classes[i].arrival) < 0 || rh_hist_init(&r->classes[i].answer) < 0 ||
+             rh_hist_init(&r->classes[i].status) < 0))
+            return RH_ENOMEM;
     return RH_OK;
 }
 
@@ -352,6 +378,12 @@ void load_result_fini(struct load_result *r)
 {
     rh_hist_fini(&r->latency);
     rh_hist_fini(&r->answer);
+    rh_hist_fini(&r->status);
+    for (int i = 0; i < LOAD_CLASS_COUNT; i++) {
+        rh_hist_fini(&r->classes[i].arrival);
+        rh_hist_fini(&r->classes[i].answer);
+        rh_hist_fini(&r->classes[i].status);
+    }
     rh_hist_fini(&r->upgrade);
     rh_hist_fini(&r->welcome);
     rh_hist_fini(&r->late);

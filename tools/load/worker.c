@@ -1,7 +1,7 @@
 /* tools/load/worker.c - a thread of the load tool: its phases, and one pass.
  *
  *     OPENING -- all handshakes ended --> READY -- the start is set and here --> RUNNING
- *     RUNNING -- the end is here --> DRAINING -- nothing outstanding, or 5 s --> DRAINED
+ *     RUNNING -- the end is here --> DRAINING -- nothing outstanding, or --drain --> DRAINED
  *     READY or DRAINED -- goodbye --> CLOSING -- all closed, or none in 2 s --> ENDED
  *
  * A pass: see whether a phase is over, make due what is due, send each connection's frames in one
@@ -29,15 +29,15 @@
 
 /* ---- life ---- */
 
-/* Pair p (connections 2p and 2p + 1) belongs to worker p % threads. */
+/* Pair p (connections 2p and 2p + 1), or the p-th room, belongs to worker p % threads. */
 static void deal_connections(struct load_worker *w)
 {
     const struct load_opts *o = w->run->opts;
     uint64_t all = (uint64_t)o->connections + o->slow;
-    uint32_t at = 0;
+    uint32_t at = 0, block = load_mode_block(o);
 
-    for (uint64_t number = 2 * w->number; number < all; number += 2 * o->threads)
-        for (uint64_t n = number; n < number + 2 && n < all; n++, at++) {
+    for (uint64_t number = block * w->number; number < all; number += block * o->threads)
+        for (uint64_t n = number; n < number + block && n < all; n++, at++) {
             struct load_conn *c = &w->conns[at];
 
             c->index = at;
@@ -52,9 +52,10 @@ static void deal_connections(struct load_worker *w)
 
 uint32_t load_worker_share(const struct load_opts *opts)
 {
-    uint32_t pairs = (opts->connections + opts->slow + 1) / 2;
+    uint32_t block = load_mode_block(opts);
+    uint32_t blocks = (opts->connections + opts->slow + block - 1) / block;
 
-    return (pairs + opts->threads - 1) / opts->threads * 2;
+    return (blocks + opts->threads - 1) / opts->threads * block;
 }
 
 int load_worker_init(struct load_worker *w, struct load_run *run, unsigned number)
@@ -78,9 +79,11 @@ int load_worker_init(struct load_worker *w, struct load_run *run, unsigned numbe
     rh_assert(w->conns_count <= share);
     if (load_open_init(w) < 0 || (o->compress && load_zip_init(&w->zip) < 0) ||
         rh_hist_init(&w->latency) < 0 || rh_hist_init(&w->answer) < 0 ||
-        rh_hist_init(&w->upgrade) < 0 || rh_hist_init(&w->welcome) < 0 ||
-        rh_hist_init(&w->late) < 0)
+        rh_hist_init(&w->status) < 0 || rh_hist_init(&w->upgrade) < 0 ||
+        rh_hist_init(&w->welcome) < 0 || rh_hist_init(&w->late) < 0)
         return RH_ENOMEM;
+    if (o->mode->books)
+        return load_book_init(w);
     return o->mode->fans_out ? load_audience_init(&w->audience, &run->stream) : RH_OK;
 }
 
@@ -92,12 +95,16 @@ void load_worker_fini(struct load_worker *w)
         rh_mem_free(w->copies[i].bytes.at);
     load_zip_fini(&w->zip);
     load_audience_fini(&w->audience);
+    load_book_fini(w);
     load_open_fini(w);
+    rh_mem_free(w->acks.at);
+    rh_mem_free(w->ack_text.at);
     rh_mem_free(w->conns);
     rh_mem_free(w->dirty);
     rh_mem_free(w->scratch);
     rh_hist_fini(&w->latency);
     rh_hist_fini(&w->answer);
+    rh_hist_fini(&w->status);
     rh_hist_fini(&w->upgrade);
     rh_hist_fini(&w->welcome);
     rh_hist_fini(&w->late);
@@ -146,24 +153,41 @@ static void opening(struct load_worker *w, uint64_t now)
         set_phase(w, LOAD_READY);
 }
 
-static void count_missing(struct load_worker *w)
+static void count_missing_of(struct load_worker *w, const struct load_conn *c)
 {
     const struct load_mode *mode = w->run->opts->mode;
+    uint64_t lost, unanswered, first = c->flow.low;
 
+    load_flow_missing(&c->flow, &lost, &unanswered);
+    if (mode->missing)
+        lost = mode->missing(w, c, &first);
+    if (lost)
+        load_worker_note(w, "connection %u: message %llu never arrived", c->number,
+                         (unsigned long long)first);
+    load_count_more(&w->counts.lost, lost);
+    load_count_more(&w->counts.unanswered, unanswered);
+}
+
+static void count_missing(struct load_worker *w, uint64_t now)
+{
     for (uint32_t i = 0; i < w->conns_count; i++) {
         struct load_conn *c = &w->conns[i];
-        uint64_t lost, unanswered, first = c->flow.low;
 
-        load_flow_missing(&c->flow, &lost, &unanswered);
-        if (mode->missing)
-            lost = mode->missing(w, c, &first);
-        if (lost)
-            load_worker_note(w, "connection %u: message %llu never arrived", c->number,
-                             (unsigned long long)first);
-        load_count_more(&w->counts.lost, lost);
-        load_count_more(&w->counts.unanswered, unanswered);
+        if (w->run->opts->mode->books)
+            load_book_judge(w, c, now);
+        else
+            count_missing_of(w, c);
         load_count_more(&w->counts.unsent, c->due > c->flow.next ? c->due - c->flow.next : 0);
     }
+}
+
+/* Of those that were cut off. */
+static void count_not_back(struct load_worker *w)
+{
+    for (uint32_t i = 0; i < w->conns_count; i++)
+        if ((w->conns[i].state > LOAD_IDLE && w->conns[i].state < LOAD_OPEN) ||
+            w->conns[i].state == LOAD_AWAY)
+            load_conn_fail(w, &w->conns[i], "it did not come back");
 }
 
 static void draining(struct load_worker *w, uint64_t now)
@@ -176,6 +200,8 @@ static void draining(struct load_worker *w, uint64_t now)
         w->checked_ns = now;
         for (uint32_t i = 0; i < w->conns_count && done; i++)
             done = load_pace_done(w, &w->conns[i]);
+        for (uint32_t i = 0; i < w->conns_count && done && w->run->opts->awaits_ends; i++)
+            done = !load_book_owes(&w->conns[i]);
     }
     if (done)
         set_phase(w, LOAD_DRAINED);
@@ -185,7 +211,8 @@ static void begin_closing(struct load_worker *w, uint64_t now)
 {
     if (!atomic_load_explicit(&w->run->goodbye, memory_order_relaxed))
         return;
-    count_missing(w); /* now, as one worker's readers may wait for what another still sends */
+    count_not_back(w);
+    count_missing(w, now); /* now, as one worker's readers may wait for what another still sends */
     for (uint32_t i = 0; i < w->conns_count; i++)
         load_open_goodbye(w, &w->conns[i]);
     w->until_ns = now + LOAD_GOODBYE_NS;
@@ -234,7 +261,7 @@ static void step_phase(struct load_worker *w, uint64_t now)
         if (now < load_time(&w->run->end_ns))
             break;
         load_pace_run(w, now); /* the last ones, if the end was seen late */
-        w->until_ns = now + LOAD_DRAIN_NS;
+        w->until_ns = now + w->run->opts->drain_ns;
         set_phase(w, LOAD_DRAINING);
         break;
     case LOAD_DRAINING:
