@@ -64,9 +64,10 @@ static struct rh_out_entry *lane_push(struct rh_outq *q, struct rh_lane *lane)
 
 /* ---- entries ---- */
 
-static void count_missed(struct rh_outq *q, int32_t messages, int64_t bytes)
+/* The same for those that count in the stock only: `of` is missed or owed. */
+static void count_apart(struct rh_outq *q, uint32_t *of, int32_t messages, int64_t bytes)
 {
-    q->missed += (uint32_t)messages;
+    *of += (uint32_t)messages;
     q->stock->messages += (uint64_t)(int64_t)messages;
     q->stock->bytes += (uint64_t)bytes;
 }
@@ -89,7 +90,14 @@ void rh_out_release(struct rh_out_stock *stock, struct rh_outq *q, struct rh_lan
         rh_handle_unref(&stock->handles, entry->obj);
         break;
     case RH_OUT_MISSED:
-        count_missed(q, -1, -(int64_t)entry->len);
+        count_apart(q, &q->missed, -1, -(int64_t)entry->len);
+        rh_handle_unref(&stock->handles, entry->obj);
+        break;
+    case RH_OUT_OWED_HIGH:
+        q->high_in_normal--;
+        /* fall through */
+    case RH_OUT_OWED:
+        count_apart(q, &q->owed, -1, -(int64_t)entry->len);
         rh_handle_unref(&stock->handles, entry->obj);
         break;
     case RH_OUT_LOST:
@@ -147,7 +155,7 @@ void rh_outq_give(struct rh_out_stock *stock, struct rh_outq *q)
     rh_assert(!rh_outq_flying(q));
     lane_fini(stock, q, &q->high);
     lane_fini(stock, q, &q->normal);
-    rh_assert(q->messages == 0 && q->bytes == 0 && q->missed == 0 && q->lost == 0);
+    rh_assert(q->messages == 0 && q->bytes == 0 && q->missed == 0 && q->owed == 0 && q->lost == 0);
     q->next_free = stock->free;
     stock->free = q;
     stock->kept++;
@@ -267,7 +275,20 @@ bool rh_outq_push_missed(struct rh_outq *q, struct rh_handle *h)
 {
     if (!push(q, &q->normal, h, RH_OUT_MISSED))
         return false;
-    count_missed(q, 1, h->msg->frame_len);
+    count_apart(q, &q->missed, 1, h->msg->frame_len);
+    return true;
+}
+
+bool rh_outq_push_owed(struct rh_outq *q, struct rh_handle *h)
+{
+    uint8_t kind;
+    struct rh_lane *lane = lane_of(q, h->msg, &kind);
+    bool high = kind == RH_OUT_MSG_HIGH;
+
+    if (!push(q, lane, h, high ? RH_OUT_OWED_HIGH : RH_OUT_OWED))
+        return false;
+    count_apart(q, &q->owed, 1, h->msg->frame_len);
+    q->high_in_normal += high;
     return true;
 }
 

@@ -20,6 +20,9 @@
  *            most there. Dropped is what is direct, a room's or a broadcast, and only while it
  *            waits: nothing of the connection's own, no notice, nothing missed, nothing that flies.
  * Missed     messages, of which a room's history tells, count in no bound, but in the stock's totals.
+ * Owed       ones (shard/owed.h) likewise; they stand among the others in their lane, and are never
+ *            dropped. Who owes them sees to it that they are few, asks what became of them before a
+ *            send is done or messages are dropped (rh_outq_each_owed), and queues them again.
  * Bounds     the queue counts; the connection decides (shard/slow.c). Own bytes are never refused.
  * Threads    the shard's. An idle connection has no queue at all: it is taken from the shard's
  *            stock at the first push and given back when it is empty.
@@ -45,9 +48,11 @@ enum rh_out_kind {
     RH_OUT_MSG,
     RH_OUT_MSG_HIGH, /* high, in the normal lane because the other one was full */
     RH_OUT_MISSED,
-    RH_OUT_LOST, /* a marker */
-    RH_OUT_TOLD, /* a marker's frame */
-    RH_OUT_NOTE, /* a loss of which the block behind it tells; nothing in itself */
+    RH_OUT_OWED,
+    RH_OUT_OWED_HIGH, /* as MSG_HIGH */
+    RH_OUT_LOST,      /* a marker */
+    RH_OUT_TOLD,      /* a marker's frame */
+    RH_OUT_NOTE,      /* a loss of which the block behind it tells; nothing in itself */
     RH_OUT_HOLE, /* nothing: its marker has merged with one behind it. Never the last of a lane */
 };
 
@@ -56,7 +61,7 @@ struct rh_out_entry {
     uint32_t len;
     union {
         uint16_t frames; /* BLOCK: frames in it */
-        uint16_t tag; /* MSG, MSG_HIGH, MISSED: few bits of its room and its key, to find it by */
+        uint16_t tag;    /* of a message: few bits of its room and its key, to find it by */
     };
     uint8_t kind;
     bool fence; /* BLOCK: no room's message may overtake it */
@@ -81,9 +86,10 @@ struct rh_outq {
     uint64_t flying_bytes; /* missed ones, too */
     uint32_t high_in_normal;
     uint32_t fences; /* that wait */
-    uint32_t missed; /* messages, flying ones included */
-    uint32_t lost;   /* markers that are not told yet */
-    uint8_t bits;    /* its messages are sent deflated for that window; 0: as they are */
+    uint32_t missed; /* messages, flying ones included; and so of owed ones: */
+    uint32_t owed;
+    uint32_t lost; /* markers that are not told yet */
+    uint8_t bits;  /* its messages are sent deflated for that window; 0: as they are */
     /* Does the peer take what flies? Kept by shard/heartbeat.c. */
     uint64_t acked;    /* bytes that its kernel had acknowledged at the last look; 0: none yet */
     uint64_t look_ms;  /* when that was, or the first send began */
@@ -118,6 +124,9 @@ bool rh_outq_push_msg(struct rh_outq *q, struct rh_handle *h);
 /* The same for one that a subscription missed: normal lane, uncounted. */
 bool rh_outq_push_missed(struct rh_outq *q, struct rh_handle *h);
 
+/* The same for one that is owed: in its lane, uncounted. */
+bool rh_outq_push_owed(struct rh_outq *q, struct rh_handle *h);
+
 /* `len` bytes to write own frames to, contiguous; they count from rh_outq_own_done on, as one more
  * frame of `used` (at most len) bytes. NULL: no memory. Nothing else may be called in between. */
 uint8_t *rh_outq_own(struct rh_out_stock *stock, struct rh_outq *q, size_t len);
@@ -148,7 +157,7 @@ int rh_outq_lose(struct rh_outq *q, const struct rh_msg *msg);
 int rh_outq_push_lost(struct rh_outq *q, const struct rh_lost *lost);
 
 /* Lets go of what waits and is no frame of its own, markers included; returns how many messages
- * were lost by that (notices and missed ones are none). */
+ * were lost by that (notices, missed and owed ones are none). */
 unsigned rh_outq_drop_messages(struct rh_out_stock *stock, struct rh_outq *q);
 
 /* ---- sending ---- */
@@ -170,8 +179,8 @@ static inline void rh_outq_packed(struct rh_outq *q, uint64_t bytes)
     q->flying_bytes = bytes;
 }
 
-/* The send is over: lets go of what flew. Calls sent(arg, msg) for each message in it; returns how
- * many missed ones there were besides. */
+/* The send is over: lets go of what flew. Calls sent(arg, msg) for each message in it that is neither
+ * missed nor owed; returns how many missed ones there were besides. */
 unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
                       void (*sent)(void *arg, const struct rh_msg *msg), void *arg);
 
@@ -182,6 +191,10 @@ unsigned rh_outq_done(struct rh_out_stock *stock, struct rh_outq *q,
 void rh_outq_each(const struct rh_outq *q, bool flying,
                   void (*visit_msg)(void *arg, const struct rh_msg *msg),
                   void (*visit_lost)(void *arg, const struct rh_lost *lost), void *arg);
+
+/* The owed ones among what flies, or among what waits. */
+void rh_outq_each_owed(const struct rh_outq *q, bool flying,
+                       void (*visit)(void *arg, const struct rh_msg *msg), void *arg);
 
 static inline bool rh_outq_flying(const struct rh_outq *q)
 {

@@ -16,10 +16,15 @@ static inline struct rh_out_entry *rh_lane_entry(const struct rh_lane *lane, uin
     return &lane->at[(lane->head + i) & (lane->room - 1)];
 }
 
+static inline bool rh_out_is_owed(const struct rh_out_entry *entry)
+{
+    return entry->kind == RH_OUT_OWED || entry->kind == RH_OUT_OWED_HIGH;
+}
+
 static inline bool rh_out_is_msg(const struct rh_out_entry *entry)
 {
     return entry->kind == RH_OUT_MSG || entry->kind == RH_OUT_MSG_HIGH ||
-           entry->kind == RH_OUT_MISSED;
+           entry->kind == RH_OUT_MISSED || rh_out_is_owed(entry);
 }
 
 /* Nothing of it is sent. */
@@ -36,7 +41,9 @@ static inline const struct rh_msg *rh_out_msg(const struct rh_out_entry *entry)
 /* Frames that count in the bounds. */
 static inline uint32_t rh_out_frames(const struct rh_out_entry *entry)
 {
-    return entry->kind == RH_OUT_BLOCK ? entry->frames : entry->kind != RH_OUT_MISSED;
+    if (entry->kind == RH_OUT_BLOCK)
+        return entry->frames;
+    return entry->kind != RH_OUT_MISSED && !rh_out_is_owed(entry);
 }
 
 /* Messages and their bytes come to the queue, or leave it. */

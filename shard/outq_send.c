@@ -195,3 +195,21 @@ void rh_outq_each(const struct rh_outq *q, bool flying,
     lane_each(&q->high, q->high.flying, q->high.count, visit_msg, visit_lost, arg);
     lane_each(&q->normal, q->normal.flying, q->normal.count, visit_msg, visit_lost, arg);
 }
+
+static void lane_each_owed(const struct rh_lane *lane, uint32_t from, uint32_t to,
+                           void (*visit)(void *arg, const struct rh_msg *msg), void *arg)
+{
+    for (uint32_t i = from; i < to; i++)
+        if (rh_out_is_owed(rh_lane_entry(lane, i)))
+            visit(arg, rh_out_msg(rh_lane_entry(lane, i)));
+}
+
+void rh_outq_each_owed(const struct rh_outq *q, bool flying,
+                       void (*visit)(void *arg, const struct rh_msg *msg), void *arg)
+{
+    const struct rh_lane *lanes[] = {&q->high, &q->normal};
+
+    for (unsigned i = 0; i < RH_COUNT(lanes) && q->owed; i++)
+        lane_each_owed(lanes[i], flying ? 0 : lanes[i]->flying,
+                       flying ? lanes[i]->flying : lanes[i]->count, visit, arg);
+}
