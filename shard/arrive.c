@@ -20,7 +20,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define WELCOME_ROOM (RH_JSON_ESCAPED_MAX(RH_NAME_MAX) + 512)
 #define ANON         "anon-"
@@ -207,6 +207,7 @@ static void begin(struct rh_shard *sh, struct rh_conn *c, const struct rh_arriva
     rh_conn_recv(sh, c);
     if (!rh_squeeze_begin(sh, c, &a->up.deflate))
         return;
+    rh_owed_connected(sh, c);
     rh_rooms_connect(sh, c, (struct rh_span){(const char *)a->bytes, a->rooms_len});
     if (resumed && c->session)
         rh_subs_resume(sh, c->session);

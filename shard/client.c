@@ -15,7 +15,7 @@
 #include "core/err.h"
 #include "core/limit.h"
 #include "proto/envelope.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define NOT_TEXT "a binary message: envelopes are text"
 
@@ -46,35 +46,6 @@ static void invalid(struct rh_shard *sh, struct rh_conn *c, struct rh_span reque
         rh_conn_close(sh, c, 4400, "too many invalid messages");
 }
 
-/* No acknowledgement is owed to anybody yet, so each one is of an unknown id. */
-static void acknowledge(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env)
-{
-    static const struct rh_param rows[] = {
-        RH_PARAM_ROW("id", STRING, false),
-        RH_PARAM_ROW("ids", ARRAY, false),
-        RH_PARAM_ROW("room", STRING, false),
-    };
-    struct rh_json got[RH_COUNT(rows)], each;
-    struct rh_json_iter it;
-    char why[160] = "no memory";
-
-    if (rh_params_read(env->data, rows, RH_COUNT(rows), got, why, sizeof(why)) < 0) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, why);
-        return;
-    }
-    if ((got[0].kind == RH_JSON_NONE) == (got[1].kind == RH_JSON_NONE)) {
-        rh_respond_error(sh, c, env->request_id, RH_WIRE_bad_request, "id or ids: one is needed");
-        return;
-    }
-    if (got[0].kind != RH_JSON_NONE) {
-        rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
-        return;
-    }
-    rh_json_elements(&it, got[1]);
-    while (rh_json_next_element(&it, &each))
-        rh_stat_add(&sh->stats, RH_STAT_acks_unknown, 1);
-}
-
 static void no_memory(struct rh_shard *sh, struct rh_conn *c)
 {
     rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
@@ -101,6 +72,19 @@ static bool within_rate(struct rh_shard *sh, struct rh_conn *c)
     return false;
 }
 
+/* False: it is not valid, or there was no memory for it. */
+static bool acknowledge(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env)
+{
+    const char *why;
+    int rc = rh_owed_ack(sh, c, env, &why);
+
+    if (rc == RH_EINVAL)
+        invalid(sh, c, env->request_id, why);
+    else if (rc == RH_ENOMEM)
+        no_memory(sh, c);
+    return rc == RH_OK;
+}
+
 /* False: the message waits for a credit of *ret_shard, nothing was done. */
 static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *at, size_t len,
                         unsigned *ret_shard)
@@ -114,10 +98,10 @@ static bool handle_text(struct rh_shard *sh, struct rh_conn *c, const uint8_t *a
     }
     if (env.type == RH_ENV_REQUEST && rh_request(sh, c, &env, ret_shard) == RH_EFULL)
         return false;
+    if (env.type == RH_ENV_ACK && !acknowledge(sh, c, &env))
+        return true;
     c->invalid = 0;
     rh_stat_add(&sh->stats, RH_STAT_messages_received, 1);
-    if (env.type == RH_ENV_ACK)
-        acknowledge(sh, c, &env);
     return true;
 }
 

@@ -34,7 +34,7 @@
 #include "core/limit.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 /* ---- slots ---- */
 
@@ -570,6 +570,27 @@ int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle
     return RH_OK;
 }
 
+bool rh_conn_takes_owed(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return c->state == RH_CONN_OPEN && (!c->out || c->out->owed < RH_OWED_QUEUED_MAX) &&
+           !rh_conn_full(sh, c);
+}
+
+int rh_conn_push_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
+    if (c->state != RH_CONN_OPEN)
+        return RH_ECLOSED;
+    if (!rh_conn_takes_owed(sh, c))
+        return RH_EFULL;
+    if (!rh_conn_queue(sh, c) || !rh_outq_push_owed(c->out, h)) {
+        rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1); /* it is not lost: it is owed */
+        rh_conn_close(sh, c, 1013, "out of memory");
+        return RH_ENOMEM;
+    }
+    rh_conn_dirty(sh, c);
+    return RH_OK;
+}
+
 int rh_conn_push_lost(struct rh_shard *sh, struct rh_conn *c, const struct rh_lost *lost)
 {
     if (c->state != RH_CONN_OPEN)
@@ -639,6 +660,8 @@ static bool flush_dirty(struct rh_shard *sh)
 
 void rh_conn_flush_all(struct rh_shard *sh)
 {
+    if (sh->owed.marked || sh->owed.untold)
+        rh_owed_run(sh);
     while (flush_dirty(sh))
         ;
     if (rh_bundles_any(&sh->stock.bundles) &&
@@ -667,6 +690,27 @@ static void count_lost(void *arg, const struct rh_msg *msg)
     rh_stat_add(&sh->stats, RH_STAT_failures_general, 1);
 }
 
+static void owed_sent(void *arg, const struct rh_msg *msg)
+{
+    struct rh_shard *sh = arg;
+
+    rh_stat_add(&sh->stats, RH_STAT_messages_delivered, 1);
+    if (msg->accepted_ns)
+        rh_stat_observe(&sh->stats, RH_HIST_delivery, sh->now_ns - msg->accepted_ns);
+    rh_owed_written(sh, msg);
+}
+
+static void owed_unsent(void *arg, const struct rh_msg *msg)
+{
+    rh_owed_unsent(arg, msg);
+}
+
+unsigned rh_conn_drop_messages(struct rh_shard *sh, struct rh_conn *c)
+{
+    rh_outq_each_owed(c->out, false, owed_unsent, sh);
+    return rh_outq_drop_messages(&sh->stock, c->out);
+}
+
 /* Before what it still had to send goes: its session notes what did not get through. */
 static void settle(struct rh_shard *sh, struct rh_conn *c)
 {
@@ -693,9 +737,21 @@ static void drained(struct rh_shard *sh, struct rh_conn *c)
     }
 }
 
+/* There may be room for what its user is owed. */
+static void no_longer_awaited(struct rh_shard *sh, struct rh_conn *c)
+{
+    struct rh_user *user = rh_conn_user(c);
+
+    c->awaited = false;
+    if (user)
+        rh_owed_pump(sh, user);
+}
+
 /* The peer has taken all that was under way: what comes next? */
 static void sent(struct rh_shard *sh, struct rh_conn *c)
 {
+    if (rh_unlikely(c->awaited))
+        no_longer_awaited(sh, c);
     if (c->replaying && c->state == RH_CONN_OPEN)
         rh_session_pump(sh, c->session);
     if (rh_outq_empty(c->out))
@@ -712,6 +768,7 @@ void rh_conn_on_send(struct rh_shard *sh, struct rh_conn *c, int res)
     c->inflight--;
     if (!whole) /* torn inside a frame: nothing can follow. What flew has still to be settled */
         rh_conn_cut(sh, c, 1006);
+    rh_outq_each_owed(c->out, true, whole ? owed_sent : owed_unsent, sh);
     missed = rh_outq_done(&sh->stock, c->out, whole ? count_sent : count_lost, sh);
     if (rh_unlikely(c->has_context))
         rh_squeeze_sent(sh, c);
@@ -812,8 +869,7 @@ void rh_conn_cut(struct rh_shard *sh, struct rh_conn *c, unsigned code)
     c->held = false;
     unwait(sh, c);
     if (c->out)
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error,
-                    rh_outq_drop_messages(&sh->stock, c->out));
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error, rh_conn_drop_messages(sh, c));
     if (c->inflight)
         rh_uring_shutdown(sh->uring, c->fd, SHUT_RDWR);
     bury(sh, c);

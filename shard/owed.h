@@ -57,18 +57,26 @@ bool rh_owed_any(const struct rh_user *user);
 /* Do messages of this user wait, so that newer ones go behind them? */
 bool rh_owed_waits(const struct rh_user *user);
 
+/* More of what waits may be handed out: a connection has room again, or what stood in front has gone. */
+void rh_owed_pump(struct rh_shard *sh, struct rh_user *user);
+/* Once a pass, before what is queued is sent: hands out more of what waits, to whom that may go. */
+void rh_owed_run(struct rh_shard *sh);
+
 /* An open connection of the user takes messages from now on (welcome is queued). */
 void rh_owed_connected(struct rh_shard *sh, struct rh_conn *c);
-/* A connection is not its user's any more, or will send nothing more of what is queued: what no
- * remaining one was handed waits again. */
-void rh_owed_left(struct rh_shard *sh, struct rh_user *user, struct rh_session *s);
-/* A send of the connection has completed, and carried this owed message, or a copy of it. */
-void rh_owed_written(struct rh_shard *sh, struct rh_conn *c, const struct rh_msg *msg);
-/* The connection has room again: more of what waits. */
-void rh_owed_pump(struct rh_shard *sh, struct rh_user *user);
+/* A connection is not its user's device any more: what asks for an acknowledgement, and no remaining
+ * one was handed, waits again. */
+void rh_owed_left(struct rh_shard *sh, struct rh_user *user, struct rh_conn *c);
+/* A send has completed, and carried this owed message, or a copy of it: a plain one has gone. */
+void rh_owed_written(struct rh_shard *sh, const struct rh_msg *msg);
+/* It stood in a queue, or was under way, and will not be sent there: a plain one that stands in no other
+ * waits again. */
+void rh_owed_unsent(struct rh_shard *sh, const struct rh_msg *msg);
 
-/* A client's {"type":"ack"}: its data. False: it is invalid (400). */
-bool rh_owed_ack(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env);
+/* A client's {"type":"ack"}. RH_EINVAL: it is invalid, *ret_why is a static sentence; RH_ENOMEM. */
+#define RH_ACK_IDS_MAX 10000 /* of one frame */
+int rh_owed_ack(struct rh_shard *sh, struct rh_conn *c, const struct rh_envelope *env,
+                const char **ret_why);
 
 /* ---- rooms ---- */
 

@@ -13,9 +13,10 @@
  * Names      A slot, and a generation that counts how often the slot has ended, or left the flight: so
  *            what the ack thread says about an earlier flight is recognised. Memory of items is never
  *            freed while the shard lives, so that anyone may look whether an item is still the same.
- * Places     A connection gets a place, a bit in `handed`, when it is first handed something; it keeps
- *            it until it leaves. The 64th and later ones of a user share bit 63: of these the first
- *            acknowledgement speaks for all, and it is cleared when the last of them leaves.
+ * Places     A connection gets a place when it is first handed something, and keeps it until it leaves: a
+ *            bit in `handed`. The 64th and later ones of a user share bit 63: of these the first
+ *            acknowledgement speaks for all, and it is cleared when the last of them leaves. What is
+ *            plain is counted instead, entry by entry: it must not come twice.
  * Re-entry   Queueing for a connection may close it, for want of memory, and with that change lists and
  *            settle items (not the user, which is pinned). So whoever queues looks at the generation
  *            again before it goes on. More of what waits is handed out from one place only,
@@ -43,7 +44,7 @@ struct rh_owed_item {
     };
     uint32_t slot, gen;
     uint32_t attempt;    /* the last one that was handed out; 0: none */
-    uint32_t sent_ms;    /* when: the low half of a monotonic ms */
+    uint32_t sent;       /* when, in ticks */
     uint32_t share;      /* of a room's message: which of msg->shares */
     uint8_t repetitions; /* of this flight */
     uint8_t state;       /* enum rh_state */
@@ -60,60 +61,114 @@ struct rh_owed {
     struct rh_user *user;
     struct rh_list flight; /* both in the order of acceptance */
     struct rh_list waiting;
-    struct rh_list *near;   /* in flight: where something was put last, or the head */
     uint32_t items;         /* of all places but ENDED */
     uint32_t unacked;       /* in flight that ask for an acknowledgement */
     uint32_t waiting_count; /* ... and of these: */
     uint32_t waiting_plain;
     struct rh_conn **conns; /* by place; NULL: free */
-    uint8_t places;         /* room in conns, at most 63 */
-    uint32_t sharers;       /* connections that have bit 63 */
+    uint16_t places;        /* room in conns */
+    uint16_t hint;          /* where somebody was found last */
     bool online;            /* as its waiting items' states say */
     bool marked;            /* stands in sh->owed.marked */
     struct rh_owed *next;   /* in there */
     struct rh_alarm expiry; /* of what waits */
     struct rh_list *scan;   /* the next one to be looked at, while that goes on; or NULL */
     uint64_t scan_ms;       /* the earliest end (unix) of those looked at so far */
-    uint64_t lost_from, lost_to, lost_count; /* to be told before what follows; 0: nothing */
+    struct {
+        uint64_t from, to, count; /* 0: nothing */
+        uint64_t order;           /* of the first one: told before what follows that */
+    } lost;
 };
 
 /* ---- owed_item.c: items, the map, the lists, states, the end ---- */
 
-/* The user's, made if need be. NULL: no memory. */
-struct rh_owed *rh_owed_of(struct rh_user *user);
-/* Frees it, and the user, if nothing is owed any more: at the end of whatever may have settled. */
-void rh_owed_drop_unused(struct rh_shard *sh, struct rh_owed *o);
+static inline struct rh_owed *rh_user_owed(const struct rh_user *user)
+{
+    return user->more ? user->more->owed : NULL;
+}
 
-/* A new item, COMING, pending. Sets msg->id_hash if that is 0. Takes over one hold. NULL: no memory. */
+/* The user's, made if need be. NULL: no memory. It goes in rh_owed_run, when nothing is owed any more. */
+struct rh_owed *rh_owed_of(struct rh_shard *sh, struct rh_user *user);
+void rh_owed_free(struct rh_shard *sh,
+                  struct rh_owed *o); /* no item is left; the user may go with it */
+/* rh_owed_run shall look at it: something has changed. */
+void rh_owed_mark(struct rh_shard *sh, struct rh_owed *o);
+
+/* A new item, COMING, pending or user_offline. Sets msg->id_hash if that is 0. Takes over one hold. NULL: no memory. */
 struct rh_owed_item *rh_owed_add(struct rh_shard *sh, struct rh_owed *o, struct rh_msg *take_msg,
                                  uint32_t share);
+/* Undoes that: nobody is told, and the hold is the caller's again. */
+void rh_owed_forget(struct rh_shard *sh, struct rh_owed_item *item);
 /* The user's item with that message's kind, id, and room if it is one's. NULL: none. */
 struct rh_owed_item *rh_owed_find(const struct rh_shard *sh, const struct rh_owed *o,
                                   const struct rh_msg *msg);
-struct rh_owed_item *rh_owed_by_slot(const struct rh_shard *sh, uint64_t slot_gen);
+/* The key of a user's items of an id, in sh->owed.items. */
+uint64_t rh_owed_key(uint64_t user_hash, uint64_t id_hash);
+/* NULL: it is not the same any more. */
+struct rh_owed_item *rh_owed_by_name(const struct rh_shard *sh, uint32_t slot, uint32_t gen);
 
 /* The only door through which a state changes: asserts the arrow, tells PROGRESS. */
 void rh_owed_set_state(struct rh_shard *sh, struct rh_owed_item *item, enum rh_state state);
 
-/* Not in any list: among those that wait, in its place. `exempt`: from the bounds. False: they are
- * reached (nothing changed); the oldest plain one may have had to go for it. */
+/* A COMING one waits from now on. `exempt`: from the bounds. False: they are reached, nothing has
+ * changed; else the oldest plain one may have had to go for it. */
 bool rh_owed_wait(struct rh_shard *sh, struct rh_owed_item *item, bool exempt);
-/* Into the flight, in its place, with one more attempt: told to the record thread if `tell`, and, if
- * it asks for an acknowledgement, to the ack thread after a while. False: no memory for that, nothing
- * changed. */
+/* A COMING or WAITING one into the flight, with one more attempt: told to the record thread if `tell`,
+ * and, if it asks for an acknowledgement, to the ack thread after a while. False: no memory for that,
+ * nothing has changed. */
 bool rh_owed_fly(struct rh_shard *sh, struct rh_owed_item *item, bool tell);
-/* One that nobody has any more goes back to those that wait. */
+/* One in flight that nobody has any more goes back to those that wait. */
 void rh_owed_requeue(struct rh_shard *sh, struct rh_owed_item *item);
+/* One that is in flight is handed out anew, as a repetition. False: no memory, nothing has changed. */
+bool rh_owed_refly(struct rh_shard *sh, struct rh_owed_item *item);
 /* The end: tells the record thread, which gets the hold; the item is gone. */
 void rh_owed_settle(struct rh_shard *sh, struct rh_owed_item *item, enum rh_state state,
                     enum rh_reason reason);
+void rh_owed_tell_ended(struct rh_shard *sh); /* those of which that could not be told */
+/* Its user has a connection, or none any more: what waits says so. */
+void rh_owed_restate(struct rh_shard *sh, struct rh_owed *o);
+
+/* ---- owed_time.c: what is told to the ack thread, and what expires ---- */
+
+/* A moment of this pass in 32 bits, in steps of 33 us: good for 39 hours. */
+#define RH_OWED_TICK_BITS 15
+static inline uint32_t rh_owed_ticks(const struct rh_shard *sh)
+{
+    return (uint32_t)(sh->now_ns >> RH_OWED_TICK_BITS);
+}
+
+static inline uint64_t rh_owed_since_ns(const struct rh_shard *sh, uint32_t ticks)
+{
+    return (uint64_t)(rh_owed_ticks(sh) - ticks) << RH_OWED_TICK_BITS;
+}
+
+/* Is there a place for one more that was just handed out? False: no memory. */
+bool rh_owed_fresh_room(struct rh_shard *sh);
+void rh_owed_fresh_put(struct rh_shard *sh, const struct rh_owed_item *item);
+/* The ack thread need not know of it any more. */
+void rh_owed_disarm(struct rh_shard *sh, struct rh_owed_item *item);
+/* Is its time over? Not before what is stored is. */
+bool rh_owed_expired(const struct rh_shard *sh, const struct rh_owed_item *item);
+/* It waits: the user's alarm rings in time. */
+void rh_owed_expiry_add(struct rh_shard *sh, const struct rh_owed_item *item);
+/* It is about to leave its list. */
+void rh_owed_expiry_del(struct rh_owed_item *item);
+void rh_owed_expiry_ring(struct rh_shard *sh, struct rh_alarm *alarm);
 
 /* ---- owed.c: connections, handing out ---- */
 
-/* The connection's place, as a bit, given if need be. */
-uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c);
-/* The frame of the next attempt, for an item in flight: one use of a handle. NULL: no memory. */
-struct rh_handle *rh_owed_handle(struct rh_shard *sh, const struct rh_owed_item *item);
+/* The connection's place, as a bit; given if it has none and `give`. 0: none, or no memory. */
+uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c, bool give);
+/* Has any of its connections room for what is owed? */
+bool rh_owed_room(const struct rh_shard *sh, struct rh_user *user);
+/* The frame of that attempt: one use of a handle. NULL: no memory. */
+struct rh_handle *rh_owed_handle(struct rh_shard *sh, const struct rh_owed_item *item,
+                                 uint32_t attempt);
+/* Queues the frame for all connections of the user that have room. */
+void rh_owed_push(struct rh_shard *sh, struct rh_owed_item *item, struct rh_handle *h);
+/* Owes it to its user, told to the record thread; as rh_owed_direct, but asks nothing before. */
+enum rh_owed_result rh_owed_accept(struct rh_shard *sh, struct rh_msg *take_msg,
+                                   const struct rh_asker *asker, enum rh_wire_error *ret_error);
 
 /* ---- owed_room.c: shares of rooms' messages ---- */
 

@@ -4,7 +4,9 @@
  * retry.max_delay, retry.max_retries times. Order comes first: while any waits, newer ones go behind
  * it, and a try is always that of the first one, whoever's date has come; when it goes, those behind
  * it follow as long as there is room. One that is first and has no try left is dropped, and each
- * device is told.
+ * device is told. What asks for an acknowledgement never comes here: it waits among what the user is owed
+ * (shard/owed.c), behind what waits here. A reason that is not to be tried again (retry.non_retryable)
+ * leaves no tries.
  *
  * Ownership   One block per user that has such messages; each entry is one use of a handle.
  * Limits      RH_RETRY_MAX messages of a user. One alarm for them all, at the next date of any.
@@ -12,7 +14,7 @@
 #include "core/err.h"
 #include "core/limits.h"
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 struct waiter {
     struct rh_handle *h;
@@ -45,12 +47,16 @@ static bool has_room(const struct rh_shard *sh, struct rh_user *user)
     return false;
 }
 
+static uint32_t tries_max(const struct rh_shard *sh)
+{
+    return rh_config_retries(sh->cfg, RH_REASON_queue_full) ? sh->cfg->retry_max_retries : 0;
+}
+
 bool rh_retry_wanted(const struct rh_shard *sh, struct rh_user *user)
 {
     if (rh_unlikely(rh_user_retry(user)))
         return true;
-    return sh->cfg->limits_slow_consumer == RH_SLOW_NEWEST && sh->cfg->retry_max_retries &&
-           !has_room(sh, user);
+    return sh->cfg->limits_slow_consumer == RH_SLOW_NEWEST && tries_max(sh) && !has_room(sh, user);
 }
 
 /* ---- dates ---- */
@@ -68,7 +74,7 @@ static uint64_t wait_ms(const struct rh_config *cfg, uint32_t tries)
 /* No try is left: it stays only until those in front of it have gone. */
 static bool spent(const struct rh_shard *sh, const struct waiter *w)
 {
-    return w->tries >= sh->cfg->retry_max_retries;
+    return w->tries >= tries_max(sh);
 }
 
 /* Counts the tries whose time has come. Where we are late by more than a wait, the client gets all
@@ -111,6 +117,7 @@ static struct rh_handle *pop(struct rh_shard *sh, struct rh_user *user)
         rh_alarm_clear(sh, &r->alarm);
         rh_mem_free(r);
         user->more->retry = NULL;
+        rh_owed_pump(sh, user);
     }
     return h;
 }

@@ -23,7 +23,7 @@
 #include <string.h>
 
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define EXPIRE_A_PASS 32
 #define AGAIN_MS      5 /* what found no memory or no credit is tried again */
@@ -129,6 +129,7 @@ static void set_link(struct rh_shard *sh, struct rh_session *s, struct rh_conn *
 {
     struct rh_user *user = rh_session_user(s);
     uint32_t before = rh_user_devices(user);
+    struct rh_conn *device = rh_session_is_live(s) ? s->conn : NULL;
 
     if (!s->is_first) {
         user->more->devices -= rh_session_is_live(s);
@@ -140,6 +141,8 @@ static void set_link(struct rh_shard *sh, struct rh_session *s, struct rh_conn *
         user->more->devices += rh_session_is_live(s);
         user->more->detached += s->is_detached;
     }
+    if (device && !rh_session_is_live(s))
+        rh_owed_left(sh, user, device);
     if (!before && rh_user_devices(user))
         rh_stat_add(&sh->stats, RH_STAT_users, 1);
     if (!before || rh_user_devices(user))
@@ -410,8 +413,7 @@ void rh_session_take_over(struct rh_shard *sh, struct rh_session *s)
     if (!c)
         return;
     if (c->out)
-        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error,
-                    rh_outq_drop_messages(&sh->stock, c->out));
+        rh_stat_add(&sh->stats, RH_STAT_messages_dropped_conn_error, rh_conn_drop_messages(sh, c));
     rh_conn_close(sh, c, 4409, "resumed by another connection");
 }
 

@@ -23,6 +23,7 @@
 #include "shard/gather.h"
 #include "shard/promise.h"
 #include "shard/room_int.h"
+#include "shard/owed.h"
 
 #define SQ_ENTRIES     4096
 #define SQ_ENTRIES_MIN 256
@@ -218,6 +219,7 @@ void rh_shard_destroy(struct rh_shard *sh)
     if (!sh)
         return;
     rh_uring_destroy(sh->uring);
+    rh_owed_fini(sh);
     rh_sessions_fini(sh);
     rh_conns_each(sh, conn_leave_behind);
     rh_conns_fini(sh);

@@ -135,6 +135,7 @@ struct rh_conn {
     uint32_t squeeze_bits : 4; /* what is sent is deflated for that window, 9 to 15; 0: it is not */
     uint32_t has_context : 1;  /* of compression, in either direction (shard/squeeze_conn.c) */
     uint32_t inflates : 1;     /* may send compressed messages */
+    uint32_t awaited : 1;      /* messages that its user is owed wait for room in its queue */
     uint8_t inflight;          /* operations without a last completion */
     uint8_t state;             /* enum rh_conn_state */
     uint16_t fly_pass; /* the pass (its low bits) in which the send under way was submitted */
@@ -243,8 +244,10 @@ struct rh_stray {
 /* An item that was handed out, and asks for an acknowledgement. */
 struct rh_owed_fresh {
     uint32_t slot, gen;
-    uint32_t sent_ms; /* low half */
+    uint32_t sent; /* in ticks (shard/owed_int.h) */
 };
+
+#define RH_OWED_ENDS 1024 /* ids that ended of late, as keys: a power of two */
 
 /* What all users of a shard are owed (shard/owed_int.h). Zeroed to begin with. */
 struct rh_owed_shard {
@@ -254,10 +257,10 @@ struct rh_owed_shard {
     struct rh_owed_item *free;   /* through node.next, like the next one */
     struct rh_owed_item *untold; /* ended, and the record thread has still to be told */
     struct rh_owed *marked;      /* users of whom more may be handed out; through `next` */
-    struct rh_owed_fresh *fresh; /* a circle of fresh_room (a power of two), by sent_ms */
+    struct rh_owed_fresh *fresh; /* a circle of fresh_room (a power of two), oldest first */
     uint32_t fresh_room, fresh_head, fresh_count;
-    uint64_t order;      /* of the last item that was accepted */
-    uint64_t ended[256]; /* a few hashes of ids that ended of late (decides late or unknown) */
+    uint64_t order;               /* of the last item that was accepted */
+    uint64_t ended[RH_OWED_ENDS]; /* is an acknowledgement late, or of an unknown id? */
 };
 
 struct rh_shard {
@@ -469,6 +472,12 @@ int rh_conn_put(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
 int rh_conn_no_memory(struct rh_shard *sh, struct rh_conn *c);
 /* Queues what a subscription missed: it counts in no bound. RH_ENOMEM, RH_ECLOSED. */
 int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* Queues what its user is owed: it counts in no bound. RH_EFULL: it has no room for that. */
+bool rh_conn_takes_owed(const struct rh_shard *sh, const struct rh_conn *c);
+int rh_conn_push_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* Lets go of the messages that wait in its queue; returns how many were lost by that. What its user is
+ * owed is not. */
+unsigned rh_conn_drop_messages(struct rh_shard *sh, struct rh_conn *c);
 /* The frame of its own that was just queued has to stay in front of the room messages that follow,
  * whatever their priority: an answer to a join. */
 void rh_conn_fence(struct rh_conn *c);

@@ -29,7 +29,7 @@ static int close_slow(struct rh_shard *sh, struct rh_conn *c, const struct rh_ms
 
     if (c->session)
         rh_session_settle(sh, c);
-    dropped += rh_outq_drop_messages(&sh->stock, c->out);
+    dropped += rh_conn_drop_messages(sh, c);
     rh_stat_add(&sh->stats, RH_STAT_messages_dropped_slow_consumer, dropped);
     RH_LOG_EVERY(1, RH_LOG_INFO, "connection.slow", RH_KU("shard", sh->tid),
                  RH_KU("dropped", dropped));
@@ -156,8 +156,7 @@ bool rh_slow_tell(struct rh_shard *sh, struct rh_conn *c)
     if (c->session)
         rh_session_settle(sh, c);
     rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1);
-    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory,
-                rh_outq_drop_messages(&sh->stock, c->out));
+    rh_stat_add(&sh->stats, RH_STAT_messages_dropped_memory, rh_conn_drop_messages(sh, c));
     rh_conn_close(sh, c, 1013, "out of memory");
     rh_conn_dirty(sh, c); /* what is left is its own: it goes out as soon as we are asked again */
     return false;

@@ -1,12 +1,12 @@
 /* shard/user.c - the users of this shard.
  *
- * A user exists here while it has a session. Its name falls on this shard, so this thread alone
+ * A user exists here while it has a session, or is owed something. Its name falls on this shard, so this thread alone
  * decides which devices it has, and in which order messages reach them.
  */
 #include <string.h>
 
 #include "core/mem.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 
 struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const char *name, size_t len)
 {
@@ -38,7 +38,7 @@ static struct rh_user *user_create(struct rh_shard *sh, uint64_t hash, const cha
 
 static void user_drop_unused(struct rh_shard *sh, struct rh_user *user)
 {
-    if (user->pins || rh_session_next(user, NULL))
+    if (user->pins || rh_session_next(user, NULL) || rh_owed_any(user))
         return;
     rh_assert(rh_user_devices(user) == 0 && rh_user_detached(user) == 0 &&
               rh_user_rooms(user) == 0);

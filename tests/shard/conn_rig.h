@@ -177,21 +177,10 @@ struct rh_user *rh_user_find(const struct rh_shard *sh, uint64_t hash, const cha
     return rig.user;
 }
 
-/* Nothing is owed to anybody. */
-bool rh_owed_any(const struct rh_user *user)
+struct rh_user *rh_user_take(struct rh_shard *sh, uint64_t hash, const char *name, size_t len)
 {
-    return false;
-}
-
-bool rh_owed_waits(const struct rh_user *user)
-{
-    return false;
-}
-
-enum rh_owed_result rh_owed_direct(struct rh_shard *sh, struct rh_msg *take_msg,
-                                   const struct rh_asker *asker, enum rh_wire_error *ret_error)
-{
-    return RH_OWED_NO;
+    rh_user_pin(rig.user);
+    return rig.user;
 }
 
 /* ---- the rig ---- */

@@ -322,6 +322,21 @@ void rh_retry_drop(struct rh_shard *sh, struct rh_user *user)
     rig.retries++;
 }
 
+/* Nobody is owed anything. */
+bool rh_owed_any(const struct rh_user *user)
+{
+    return false;
+}
+
+void rh_owed_left(struct rh_shard *sh, struct rh_user *user, struct rh_conn *c)
+{
+}
+
+unsigned rh_conn_drop_messages(struct rh_shard *sh, struct rh_conn *c)
+{
+    return rh_outq_drop_messages(&sh->stock, c->out);
+}
+
 /* The answer takes its place in the queue, and what it says is kept beside. */
 static void queue_answer(struct rh_conn *c, const struct rh_ask *ask)
 {
