@@ -371,14 +371,6 @@ class Publishing(ClientCase):
         answer = await other.request("room.publish", {"room": "any", "content": 1})
         self.assert_error(answer, 403, "forbidden")
 
-    async def test_acknowledged_ones_are_an_honest_error_for_now(self):
-        anna = await self.client("ack-anna")
-        await anna.join("acks")
-        answer = await anna.request("room.publish", {"room": "acks", "content": 1, "ack": True})
-        self.assert_error(answer, 503, "unavailable")
-        self.assertEqual((await anna.publish("acks", 1, ack=False))["seq"], 1)
-        self.assertIs((await anna.read_room("acks", 1, 1))[0]["ack"], False)
-
     async def test_bad_requests_and_nothing_is_published(self):
         anna, bert = await self.in_room("bad", ["badpub-anna", "badpub-bert"])
         await self.assert_bad_names(anna, "room.publish", ',"content":1')

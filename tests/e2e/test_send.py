@@ -148,14 +148,6 @@ class Refused(ClientCase):
         answer = await anna.request("message.send", {"to": "off-bert", "content": 1})
         self.assert_error(answer, 409, "user_offline")
 
-    async def test_ack_is_an_honest_error_for_now(self):
-        anna, bert = await self.clients(["ack-anna", "ack-bert"])
-        answer = await anna.request("message.send", {"to": "ack-bert", "content": 1, "ack": True})
-        self.assert_error(answer, 503, "unavailable")
-        await bert.quiet()
-        await anna.send_message("ack-bert", 1, ack=False)
-        self.assertIs((await bert.message())["ack"], False)
-
     async def test_bad_parameters_are_400_and_nothing_is_delivered(self):
         anna, bert = await self.clients(["bad-anna", "bad-bert"])
         to = '"to":"bad-bert"'
