@@ -108,10 +108,9 @@ static bool deliver(struct rh_shard *sh, struct rh_user *user, struct rh_msg *ta
         result = rh_owed_direct(sh, take_msg, asker, ret_err);
     if (result == RH_OWED_ACCEPTED)
         return true;
-    rh_assert(result == RH_OWED_REFUSED || !take_msg->ack);
     if (result == RH_OWED_REFUSED)
         rh_msg_drop_any(take_msg);
-    else
+    else /* one that asks for an acknowledgement only where nobody is, and nothing is kept */
         *ret_err = hand_out(sh, user, take_msg);
     if (*ret_err == RH_WIRE_user_offline)
         rh_stat_inc(&sh->stats, RH_STAT_messages_dropped_user_offline);

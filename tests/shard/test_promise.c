@@ -483,6 +483,19 @@ RH_TEST(promise, a_queue_that_is_full_and_nobody_there_are_told_as_before)
     end();
 }
 
+/* Goal    where nothing is kept for who is offline (offline.enabled), that is what is told. */
+RH_TEST(promise, without_offline_messages_nobody_there_is_an_error)
+{
+    begin();
+    rig.receiver->first.conn = NULL;
+    acked(0, 0, "r1", "x");
+    acked(0, 1, "r2", NULL);
+    settle();
+    RH_EQ_STR(told(), "c0 r1 user_offline, c0 r2 user_offline");
+    RH_EQ_INT(rig.asked_owed, 2);
+    end();
+}
+
 /* ---- what is owed ---- */
 
 RH_TEST(promise, what_is_owed_here_is_answered_by_its_commit)
