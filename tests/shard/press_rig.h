@@ -3,7 +3,8 @@
  * Each shard has a thread of its own (a ring belongs to its thread), a listener of its own (so a test
  * chooses who accepts) and is driven by rh_shard_pass and rh_shard_wait under the test's control:
  * `freeze` keeps it from running, `step` lets it make one pass, `thaw` lets it go on. The test's thread
- * is the control thread of the net, and all the clients: blocking nowhere, `pump` moves their bytes.
+ * is the control thread of the net, ack and record thread, too, and all the clients: blocking nowhere,
+ * `pump` moves their bytes.
  *
  * Names are chosen so that a user, or a room, belongs to the shard that the test wants. What clients
  * send is numbered; each client checks on arrival that what comes from one sender, and what comes in
@@ -38,6 +39,8 @@
 
 #define SHARDS      3
 #define CONTROL     SHARDS
+#define ACK         (SHARDS + 1)
+#define RECORD      (SHARDS + 2)
 #define CLIENTS_MAX 128
 #define ROOMS_MAX   512
 #define PATIENCE_MS 60000
@@ -50,6 +53,7 @@ static const char key24[24] = "dGhlIHNhbXBsZSBub25jZQ==";
 
 struct press {
     struct rh_shard_env env;
+    struct rh_promises promises;
     struct rh_shard *all[SHARDS];
     struct rh_thread threads[SHARDS];
     int listeners[SHARDS];
@@ -174,6 +178,7 @@ static inline struct rh_config *press_config(void)
         {"rooms.notify_max", "4"},
         {"resume.window", "0"},
         {"shutdown.spread", "0"},
+        {"offline.max_messages", "100000"},
     };
     struct rh_fault fault = {""};
     struct rh_config *cfg;
@@ -203,9 +208,12 @@ static inline void begin(void)
 
     hub.env.snapshot = rh_snapshot_make(press_config());
     RH_EQ_INT(rh_limit_create(&hub.env.limits), RH_OK);
-    RH_EQ_INT(rh_net_create(SHARDS + 1, wake_shard, NULL, &hub.env.net), RH_OK);
+    RH_EQ_INT(rh_net_create(RECORD + 1, wake_shard, NULL, &hub.env.net), RH_OK);
     hub.env.shards = SHARDS;
     hub.env.control = CONTROL;
+    hub.env.ack = ACK;
+    hub.env.record = RECORD;
+    hub.env.promises = &hub.promises;
     hub.env.node = "press";
     hub.env.all = hub.all;
     for (unsigned i = 0; i < SHARDS; i++) {
@@ -259,7 +267,8 @@ struct client {
     uint8_t *in, *out;
     size_t in_len, in_room, out_at, out_len, out_room;
     unsigned asked, answers, errors, joined, left, subscribed;
-    unsigned directs, broadcasts, published; /* messages that came */
+    unsigned directs, broadcasts, published; /* messages that came ... */
+    unsigned acks_wanted;                    /* ... and ask for an acknowledgement */
     uint64_t direct_seq;
     uint32_t sent_to[CLIENTS_MAX], from[CLIENTS_MAX]; /* numbers, by the other's index */
     uint32_t in_room_seq[ROOMS_MAX];
@@ -326,6 +335,7 @@ static inline void took_direct(struct client *c, const char *text)
         RH_FAIL("%s: %u expected from %u: %s", c->name, c->from[from], from, text);
     c->direct_seq = seq;
     c->directs++;
+    c->acks_wanted += strstr(text, ",\"ack\":true,") != NULL;
 }
 
 static inline void took_room(struct client *c, const char *text)
