@@ -174,7 +174,7 @@ static void set_paused(struct rh_shard *sh, struct rh_conn *c, unsigned causes)
         rh_stat_add(&sh->stats, RH_STAT_connections_paused, 1);
     else if (c->paused && !causes)
         rh_stat_sub(&sh->stats, RH_STAT_connections_paused, 1);
-    c->paused = causes & 7;
+    c->paused = causes & 15;
 }
 
 static void set_parked(struct rh_shard *sh, struct rh_conn *c, bool is)
