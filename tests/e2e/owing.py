@@ -244,8 +244,9 @@ class World:
         waiting = list(user.owed.values())
         for message in waiting:
             if "room" not in message.data:
-                if self.hits("forget"):
+                if self.fault == "forget":
                     user.owed.pop(message.data["id"])
+                    message.owed.clear()
                 else:
                     await self.deliver(user, message)
         kept, user.kept = user.kept, []
@@ -331,6 +332,14 @@ class Server:
     def url(self, fault=""):
         return f"ws://127.0.0.1:{self.port}/ws" + (f"-{fault}" if fault else "")
 
+    async def _end(self):
+        self.server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        self.loop.stop()
+
     def close(self):
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop)
         self.thread.join(10)

@@ -341,9 +341,10 @@ static void note(struct load_worker *w, const struct load_entry *e, const char *
                      e->sender->number, load_class_word(e->class), what);
 }
 
+/* A reader was told that it has missed it: enough, unless it is owed to that one. */
 static void excuse(struct load_worker *w, struct load_entry *e, uint32_t place)
 {
-    if (e->got & bit(place))
+    if ((e->got | owed(w, e)) & bit(place))
         return;
     e->got |= bit(place);
     load_count(&w->counts.told);
@@ -362,7 +363,7 @@ static void learn_seq(struct load_worker *w, struct load_entry *e, uint64_t room
         return;
     }
     e->room_seq = room_seq;
-    for (uint32_t i = 0; i < members_of(w, e->sender) && !is_acked(e); i++) {
+    for (uint32_t i = 0; i < members_of(w, e->sender); i++) {
         const struct load_ledger *l = room[i].ledger;
 
         for (uint32_t k = 0; k < l->missed_count; k++)
@@ -600,7 +601,7 @@ static bool remember(struct load_ledger *l, struct load_range range)
     return true;
 }
 
-/* The plain messages among these are excused, also those whose seq is found out later. */
+/* The messages among these are excused, also those whose seq is found out later. */
 void load_book_missed_in_room(struct load_worker *w, struct load_conn *reader, uint64_t from,
                               uint64_t to)
 {
@@ -617,7 +618,7 @@ void load_book_missed_in_room(struct load_worker *w, struct load_conn *reader, u
             struct load_entry *e = rh_container_of(at, struct load_entry, of_sender);
 
             next = at->next;
-            if (e->class != LOAD_CLASS_PUBLISH || e->room_seq < from || e->room_seq > to)
+            if (!load_class_in_room(e->class) || e->room_seq < from || e->room_seq > to)
                 continue;
             excuse(w, e, place_of(w, reader));
             review(w, e);
