@@ -46,8 +46,7 @@ class User:
         self.name = name
         self.ws = None
         self.seq = 0
-        self.owed = {}  # id -> Message, in order
-        self.kept = []
+        self.owed = {}  # id -> Message, in order; plain ones until they are delivered
 
 
 class Room:
@@ -163,9 +162,9 @@ class World:
                                               "status": "stored" if stored else "sent"})
         if self.hits("answers"):
             await self.answer(user, request, {"id": message.data["id"], "status": "sent"})
-        if stored and not message.acked:
-            to.kept.append(message)
-        if not stored:
+        if stored:
+            to.owed[message.data["id"]] = message
+        else:
             await self.deliver_direct(user, to, message)
         if early:
             await self.status(message, "success")
@@ -241,18 +240,15 @@ class World:
         for text in query.get("rooms", [""])[0].split(","):
             if text:
                 await self.join(user, *text.split("@"))
-        waiting = list(user.owed.values())
-        for message in waiting:
-            if "room" not in message.data:
-                if self.fault == "forget":
-                    user.owed.pop(message.data["id"])
-                    message.owed.clear()
-                else:
-                    await self.deliver(user, message)
-        kept, user.kept = user.kept, []
-        for message in kept:
-            if not self.hits("forget-plain"):
+        for message in list(user.owed.values()):
+            if "room" in message.data:
+                continue
+            if self.fault == "forget":
+                message.owed.clear()
+            else:
                 await self.deliver(user, message)
+            if not message.owed:
+                user.owed.pop(message.data["id"])
 
     async def join(self, user, name, since=None, epoch="e1"):
         room = self.rooms.setdefault(name, Room())

@@ -162,12 +162,12 @@ static bool read_accepted(const struct load_worker *w, const struct load_entry *
     return *ret_stored || load_json_is(b.status, "sent");
 }
 
-/* Answers of a hub in need: they make nothing wrong, but are counted. */
-static bool is_turned_away(const struct load_envelope *e)
+/* Answers of a hub in need, or of one that keeps nothing for who is away: they are counted only. */
+static bool is_turned_away(const struct load_worker *w, const struct load_envelope *e)
 {
     return load_json_is(e->type, "error") &&
            (load_json_is(e->error, "store_failed") || load_json_is(e->error, "queue_full") ||
-            load_json_is(e->error, "user_offline"));
+            (load_json_is(e->error, "user_offline") && w->run->opts->reconnect > 0));
 }
 
 static void on_answer(struct load_worker *w, struct load_conn *c, const struct load_envelope *e,
@@ -190,8 +190,8 @@ static void on_answer(struct load_worker *w, struct load_conn *c, const struct l
         read_accepted(w, entry, e->data, &room_seq, &stored)) {
         load_book_accept(w, entry, stored, room_seq);
     } else {
-        load_count(is_turned_away(e) ? &w->counts.turned_away : &w->counts.rejected);
-        if (!is_turned_away(e))
+        load_count(is_turned_away(w, e) ? &w->counts.turned_away : &w->counts.rejected);
+        if (!is_turned_away(w, e))
             load_worker_note(w, "connection %u: request %llu was answered with %.*s", c->number,
                              (unsigned long long)seq, (int)RH_MIN(text.len, 200u), text.at);
         load_book_turn_away(

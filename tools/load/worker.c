@@ -194,7 +194,7 @@ static void draining(struct load_worker *w, uint64_t now)
 {
     bool done = true;
 
-    if (now < w->until_ns) {
+    if (now < w->until_ns && !atomic_load_explicit(&w->run->goodbye, memory_order_relaxed)) {
         if (now < w->checked_ns + CHECK_NS)
             return;
         w->checked_ns = now;
