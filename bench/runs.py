@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -20,9 +21,11 @@ BUILD = ROOT / "build" / os.environ.get("VARIANT", "release")
 
 
 class Server:
-    """A server process that prints where it listens; ends with the with-block."""
+    """A server process that prints where it listens; ends with the with-block. `folder` is removed
+    then."""
 
-    def __init__(self, cpus, *command):
+    def __init__(self, cpus, *command, folder=None):
+        self.folder = folder
         self.process = subprocess.Popen(["taskset", "-c", cpus, *map(str, command)],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = self.process.stdout.readline()
@@ -44,7 +47,8 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
-
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def metrics(self):
         """All samples of ringhubd's /metrics: {'name{label="x"}': value}."""
@@ -67,12 +71,19 @@ class Server:
             time.sleep(0.2)
 
 
-def ringhubd(cpus, shards, *sets):
-    """A hub; `sets` are further settings such as "limits.slow_consumer=drop_oldest"."""
+def make_store():
+    """A directory for a hub's journal: beside the programs, so on the disk and not in memory."""
+    return tempfile.mkdtemp(prefix="store-", dir=BUILD)
+
+
+def ringhubd(cpus, shards, *sets, store=None):
+    """A hub; `sets` are further settings such as "limits.slow_consumer=drop_oldest". Its journal is
+    in `store`, else in a directory that goes when it ends."""
     command = [BUILD / "ringhubd", "--listen", "127.0.0.1:0", "--shards", shards]
-    for setting in ("echo.enabled=true", "log.level=warn", *sets):
+    folder = None if store else make_store()
+    for setting in ("echo.enabled=true", "log.level=warn", f"store.path={store or folder}", *sets):
         command += ["--set", setting]
-    return Server(cpus, *command)
+    return Server(cpus, *command, folder=folder)
 
 
 def floor_echo(cpus, size):
