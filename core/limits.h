@@ -41,6 +41,8 @@
 
 /* Of the owed messages, those that stand in one connection's queue. */
 #define RH_OWED_QUEUED_MAX 64
+/* Of a room's, which come in its order, so many while no send was tried. */
+#define RH_OWED_BURST_MAX 1024
 
 /* Requests of one shard's clients whose answer waits for a commit; then who asks is not read. All
  * shards together may have RH_UNCOMMITTED_MAX bytes of messages there (shard/promise.c divides). */

@@ -497,15 +497,20 @@ static unsigned passes_since(const struct rh_shard *sh, uint16_t pass)
     return (uint16_t)(sh->pass - pass);
 }
 
-/* A send of the pass before may have been completed among what is being reaped, behind what asks. */
+/* Does what stands in its queue stand there after a send was tried? One of the pass before may have been
+ * completed among what is being reaped, behind what asks. */
+static bool send_was_tried(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return rh_outq_flying(c->out) && passes_since(sh, c->fly_pass) > sh->reaping;
+}
+
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
 {
     const struct rh_config *cfg = sh->cfg;
 
     if (!c->out || !reaches(c, cfg->limits_send_queue_messages, cfg->limits_send_queue_bytes))
         return false;
-    return (rh_outq_flying(c->out) && passes_since(sh, c->fly_pass) > sh->reaping) ||
-           rh_conn_overfull(sh, c);
+    return send_was_tried(sh, c) || rh_conn_overfull(sh, c);
 }
 
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
@@ -576,12 +581,22 @@ bool rh_conn_takes_owed(const struct rh_shard *sh, const struct rh_conn *c)
            !rh_conn_full(sh, c);
 }
 
+bool rh_conn_takes_share(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return rh_conn_takes_owed(sh, c) ||
+           (c->state == RH_CONN_OPEN && c->out && !send_was_tried(sh, c) &&
+            c->out->owed < RH_OWED_BURST_MAX && !rh_conn_full(sh, c));
+}
+
 int rh_conn_push_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
 {
     if (c->state != RH_CONN_OPEN)
         return RH_ECLOSED;
-    if (!rh_conn_takes_owed(sh, c))
-        return RH_EFULL;
+    return rh_conn_takes_owed(sh, c) ? rh_conn_put_owed(sh, c, h) : RH_EFULL;
+}
+
+int rh_conn_put_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
     if (!rh_conn_queue(sh, c) || !rh_outq_push_owed(c->out, h)) {
         rh_stat_add(&sh->stats, RH_STAT_memory_failures, 1); /* it is not lost: it is owed */
         rh_conn_close(sh, c, 1013, "out of memory");

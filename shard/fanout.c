@@ -398,18 +398,31 @@ static void give(struct rh_shard *sh, struct rh_sub *sub, struct rh_conn *c, str
         rh_conn_push(sh, c, h);
 }
 
-/* The same for a message that somebody is owed: not where it would be lost. */
+/* Would what is owed be lost there? */
+static bool has_no_room(const struct rh_shard *sh, const struct rh_sub *sub,
+                        const struct rh_conn *c)
+{
+    if (sub->replay)
+        return sub->replay->lost_count || rh_conn_full(sh, c);
+    return !rh_conn_takes_share(sh, c);
+}
+
+/* The same for a message that somebody is owed. */
 static void give_owed(struct rh_shard *sh, struct rh_sub *sub, struct rh_conn *c,
                       struct rh_handle *h)
 {
-    bool full = rh_conn_full(sh, c) || (sub->replay && sub->replay->lost_count);
+    enum rh_share_way way = has_no_room(sh, sub, c) ? RH_SHARE_FULL : RH_SHARE_LIVE;
     struct rh_handle *own;
     bool skip;
 
-    own = rh_owed_share_out(sh, c, h, full ? RH_SHARE_FULL : RH_SHARE_LIVE, &skip);
+    own = rh_owed_share_out(sh, c, h, way, &skip);
     if (skip)
         return;
-    give(sh, sub, c, own ? own : h);
+    h = own ? own : h;
+    if (!sub->replay && h->msg->ack && way == RH_SHARE_LIVE)
+        rh_conn_put_owed(sh, c, h);
+    else
+        give(sh, sub, c, h);
     if (own)
         rh_handle_unref(&sh->stock.handles, own);
 }

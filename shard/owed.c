@@ -141,6 +141,8 @@ struct rh_handle *rh_owed_handle(struct rh_shard *sh, const struct rh_owed_item 
     struct rh_msg *msg = item->msg;
     struct rh_handle *h;
 
+    if (msg->kind == RH_MSG_ROOM)
+        return rh_owed_share_frame(sh, item, attempt);
     if (attempt == 1 || !msg->attempt_at) {
         rh_msg_hold_any(msg, 1);
     } else {
@@ -236,21 +238,28 @@ static bool may_go(const struct rh_shard *sh, struct rh_owed *o, const struct rh
     return false;
 }
 
-static struct rh_owed_item *first_waiting(const struct rh_owed *o)
+/* The first one that may go: shares that a join may still bring in their place are passed over. Counts
+ * down `left`, and ends with it. */
+static struct rh_owed_item *first_to_go(const struct rh_shard *sh, const struct rh_owed *o,
+                                        unsigned *left)
 {
-    return rh_list_empty(&o->waiting)
-               ? NULL
-               : rh_container_of(o->waiting.next, struct rh_owed_item, of_user);
+    for (struct rh_list *at = o->waiting.next; at != &o->waiting && *left; at = at->next, --*left) {
+        struct rh_owed_item *item = rh_container_of(at, struct rh_owed_item, of_user);
+
+        if (item->msg->kind != RH_MSG_ROOM || !rh_owed_share_held(sh, item))
+            return item;
+    }
+    return NULL;
 }
 
 /* False: there is more to do, in another pass. */
 static bool pump(struct rh_shard *sh, struct rh_owed *o)
 {
+    unsigned left = PUMP_ITEMS;
     struct rh_owed_item *item;
+    bool any = false;
 
-    for (unsigned left = PUMP_ITEMS; (item = first_waiting(o)); left--) {
-        if (!left)
-            return false;
+    for (; (item = first_to_go(sh, o, &left)); any = true, left--) {
         if (rh_owed_expired(sh, item)) {
             rh_owed_settle(sh, item, RH_STATE_expired, RH_REASON_expired);
             continue;
@@ -262,6 +271,8 @@ static bool pump(struct rh_shard *sh, struct rh_owed *o)
         else if (!hand_out(sh, item) || (item->at == RH_OWED_WAITING && rh_owed_room(sh, o->user)))
             return false;
     }
+    if (!left)
+        return !any;
     if (!item && o->lost.count && rh_user_devices(o->user))
         tell_lost(sh, o);
     return true;

@@ -175,8 +175,9 @@ enum rh_owed_result rh_owed_accept(struct rh_shard *sh, struct rh_msg *take_msg,
 /* One that waits, and that a join or a replay under way may still bring in its place: it is passed
  * over. The user is marked when that has ended. */
 bool rh_owed_share_held(const struct rh_shard *sh, const struct rh_owed_item *item);
-/* As rh_owed_handle, of a share: to be sent outside of its room's order, with `epoch` if that is not the
+/* rh_owed_handle of a share: to be sent outside of its room's order, with `epoch` if that is not the
  * room's present one as far as this shard knows. NULL: no memory. */
-struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_item *item);
+struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_item *item,
+                                      uint32_t attempt);
 
 #endif

@@ -53,7 +53,7 @@ static uint32_t first_share(const struct rh_shard *sh, const struct rh_shares *s
 static struct rh_owed_item *item_of(const struct rh_shard *sh, const struct rh_user *user,
                                     const struct rh_msg *msg)
 {
-    const struct rh_owed *o = user->more ? user->more->owed : NULL;
+    const struct rh_owed *o = rh_user_owed(user);
     struct rh_owed_item *item = o ? rh_owed_find(sh, o, msg) : NULL;
 
     return item && item->msg->uid == msg->uid && item->msg->seq == msg->seq ? item : NULL;
@@ -81,7 +81,7 @@ static void fail_without_item(struct rh_shard *sh, struct rh_msg *msg, uint32_t 
 static struct rh_owed_item *add_share(struct rh_shard *sh, struct rh_user *user, struct rh_msg *msg,
                                       uint32_t share)
 {
-    struct rh_owed *o = rh_owed_of(user);
+    struct rh_owed *o = rh_owed_of(sh, user);
     struct rh_owed_item *item;
 
     if (!o)
@@ -91,7 +91,6 @@ static struct rh_owed_item *add_share(struct rh_shard *sh, struct rh_user *user,
     if (item)
         return item;
     rh_msg_drop_any(msg);
-    rh_owed_drop_unused(sh, o);
     return NULL;
 }
 
@@ -113,18 +112,11 @@ void rh_owed_shares(struct rh_shard *sh, struct rh_msg *msg)
 static void end_coming(struct rh_shard *sh, struct rh_user *user, const struct rh_msg *msg)
 {
     struct rh_owed_item *item = item_of(sh, user, msg);
-    struct rh_owed *o;
 
-    if (!item || item->at != RH_OWED_COMING)
+    if (!item || item->at != RH_OWED_COMING || rh_owed_wait(sh, item, false))
         return;
-    o = item->owed;
-    if (!rh_owed_wait(sh, item, false)) {
-        rh_stat_inc(&sh->stats, RH_STAT_owed_refused);
-        rh_owed_settle(sh, item, RH_STATE_failed, RH_REASON_queue_full);
-        rh_owed_drop_unused(sh, o);
-    } else if (rh_user_devices(user)) {
-        rh_owed_pump(sh, user);
-    }
+    rh_stat_inc(&sh->stats, RH_STAT_owed_refused);
+    rh_owed_settle(sh, item, RH_STATE_failed, RH_REASON_queue_full);
 }
 
 void rh_owed_shares_done(struct rh_shard *sh, struct rh_msg *msg)
@@ -175,7 +167,8 @@ static bool is_present(const struct rh_shard *sh, const struct rh_msg *msg)
     return b && b->count && !b->over;
 }
 
-struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_item *item)
+struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_item *item,
+                                      uint32_t attempt)
 {
     char epoch[sizeof(",\"epoch\":\"\"") + RH_EPOCH_LEN] = ",\"epoch\":\"";
     size_t len = strlen(epoch);
@@ -184,7 +177,7 @@ struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_
     rh_epoch_hex(item->msg->uid, epoch + len);
     epoch[len + RH_EPOCH_LEN] = '"';
     len = is_present(sh, item->msg) ? 0 : len + RH_EPOCH_LEN + 1;
-    copy = rh_msg_again(item->msg, item->attempt, true, epoch, len);
+    copy = rh_msg_again(item->msg, attempt, true, epoch, len);
     if (copy)
         copy->apart = true;
     return handle_of(sh, copy);
@@ -192,31 +185,35 @@ struct rh_handle *rh_owed_share_frame(struct rh_shard *sh, const struct rh_owed_
 
 /* ---- handing out ---- */
 
-/* It is owed, and this connection is about to get it. NULL, and *ret_skip not set: the message's own. */
+/* Its next attempt begins. False: no memory. */
+static bool fly(struct rh_shard *sh, struct rh_owed_item *item)
+{
+    bool known = item->at == RH_OWED_COMING && item->msg->shares->at[item->share].live;
+
+    return item->at == RH_OWED_FLIGHT ? rh_owed_refly(sh, item) : rh_owed_fly(sh, item, !known);
+}
+
+/* It is owed, and this connection is about to get it: as it is, where NULL is returned and *ret_skip is
+ * not set. */
 static struct rh_handle *hand_over(struct rh_shard *sh, struct rh_conn *c,
                                    struct rh_owed_item *item, bool history, bool *ret_skip)
 {
-    bool is_first = item->at == RH_OWED_COMING;
+    /* In flight at a fan-out: another device of the user has got it in this lap. */
+    bool anew = history || item->at != RH_OWED_FLIGHT;
+    uint32_t attempt = item->attempt + anew;
+    uint64_t place = rh_owed_place(item->owed, c, true);
     struct rh_handle *h = NULL;
-    uint32_t attempt = item->attempt + 1;
 
-    if (!history && item->at == RH_OWED_FLIGHT)
-        attempt = item->attempt; /* another device of the user has got it in this lap */
-    if (attempt > 1) {
+    if (attempt > 1)
         h = handle_of(sh, rh_msg_again(item->msg, attempt, true, "", 0));
-        *ret_skip = !h;
+    *ret_skip = !place || (attempt > 1 && !h) || (anew && !fly(sh, item));
+    if (!*ret_skip) {
+        item->handed |= place;
+        return h;
     }
-    if (*ret_skip)
-        return NULL;
-    if (attempt != item->attempt &&
-        !rh_owed_fly(sh, item, !is_first || !item->msg->shares->at[item->share].live)) {
-        *ret_skip = true;
-        if (h)
-            rh_handle_unref(&sh->stock.handles, h);
-        return NULL;
-    }
-    item->handed |= rh_owed_place(item->owed, c);
-    return h;
+    if (h)
+        rh_handle_unref(&sh->stock.handles, h);
+    return NULL;
 }
 
 struct rh_handle *rh_owed_share_out(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h,
@@ -224,17 +221,13 @@ struct rh_handle *rh_owed_share_out(struct rh_shard *sh, struct rh_conn *c, stru
 {
     const struct rh_user *user = rh_conn_user(c);
     struct rh_owed_item *item = user ? item_of(sh, user, h->msg) : NULL;
-    struct rh_handle *plain;
 
-    *ret_skip = false;
-    if (item && way == RH_SHARE_FULL)
-        *ret_skip = true;
-    else if (item)
-        return hand_over(sh, c, item, way == RH_SHARE_HISTORY, ret_skip);
+    *ret_skip = item && way == RH_SHARE_FULL;
     if (*ret_skip)
         return NULL;
-    plain = plain_of(sh, h);
-    return plain; /* without memory for it: the message as it is */
+    if (item)
+        return hand_over(sh, c, item, way == RH_SHARE_HISTORY, ret_skip);
+    return plain_of(sh, h); /* without memory for it: the message as it is */
 }
 
 /* ---- what a join may bring ---- */

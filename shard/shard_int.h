@@ -475,6 +475,9 @@ int rh_conn_push_missed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle
 /* Queues what its user is owed: it counts in no bound. RH_EFULL: it has no room for that. */
 bool rh_conn_takes_owed(const struct rh_shard *sh, const struct rh_conn *c);
 int rh_conn_push_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* A share of a room's message, in its order: what comes before a send was tried may be more. */
+bool rh_conn_takes_share(const struct rh_shard *sh, const struct rh_conn *c);
+int rh_conn_put_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h); /* is OPEN */
 /* Lets go of the messages that wait in its queue; returns how many were lost by that. What its user is
  * owed is not. */
 unsigned rh_conn_drop_messages(struct rh_shard *sh, struct rh_conn *c);

@@ -34,7 +34,7 @@ static struct rig {
     void (*on_fanned)(void);
     unsigned pushes, from, victim;
     bool shares; /* every other message is owed to somebody */
-    unsigned came, finished;
+    unsigned came, finished, owed_pushes;
     bool full[CLIENTS];
 } rig;
 
@@ -67,6 +67,18 @@ int rh_conn_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
 {
     return rig.full[rh_container_of(c, struct client, c) - rig.clients];
+}
+
+bool rh_conn_takes_share(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    return !rh_conn_full(sh, c);
+}
+
+int rh_conn_put_owed(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
+{
+    RH_OK_IF(rh_conn_takes_share(sh, c) && h->msg->ack);
+    rig.owed_pushes++;
+    return rh_conn_push(sh, c, h);
 }
 
 void rh_owed_shares(struct rh_shard *sh, struct rh_msg *msg)
@@ -256,6 +268,7 @@ static void push(uint64_t uid, uint64_t seq, enum rh_msg_kind kind, unsigned exc
     if (rig.shares && kind == RH_MSG_ROOM && seq % 2 == 0) {
         msg->shares = rh_mem_zalloc(sizeof(*msg->shares));
         msg->shares->count = rig.came;
+        msg->ack = true;
     }
     rh_fanout_push(rig.sh, rig.room_hash ? 1 : 0, uid, msg);
 }
@@ -811,6 +824,7 @@ RH_TEST(fanout, what_is_owed_is_finished_with_its_lap)
     RH_EQ_INT(rig.finished, 1);
     expect_run(0, 2, 2);
     expect_run(1, 502, 502); /* its own copy */
+    RH_EQ_INT(rig.owed_pushes, 4);
     RH_EQ_U64(rig.clients[1].sub.seq, 2);
     end();
 }
