@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "shard/promise.h"
 
 #define PUMP_ITEMS   4096 /* of one user in one go */
 #define RECORD_TELLS 4    /* ACCEPTED, the end of one that makes room, PROGRESS */
@@ -334,8 +335,8 @@ static void tell_accepted(struct rh_shard *sh, const struct rh_asker *asker, str
 
     ev.flags |= (out ? 0 : RH_ACCEPT_STORED) | (msg->from_user ? RH_ACCEPT_FROM_USER : 0);
     ev.b = out;
-    if (msg->given && sh->cfg->dedup_window_ms)
-        ev.c = rh_now_unix_ms(sh) + sh->cfg->dedup_window_ms;
+    if (msg->given)
+        ev.c = rh_id_until_ms(sh);
     ev.cost = msg->frame_len;
     rh_msg_hold_any(msg, 1);
     rc = rh_mesh_tell(sh->mesh, sh->env->record, &ev);
@@ -370,11 +371,8 @@ static enum rh_owed_result begin(struct rh_shard *sh, struct rh_owed_item *item,
     return RH_OWED_ACCEPTED;
 }
 
-static enum rh_owed_result refuse(struct rh_shard *sh, enum rh_wire_error error,
-                                  enum rh_wire_error *ret_error)
+static enum rh_owed_result refuse(enum rh_wire_error error, enum rh_wire_error *ret_error)
 {
-    if (error == RH_WIRE_store_failed)
-        rh_stat_add(&sh->stats, RH_STAT_promises_refused, 1);
     *ret_error = error;
     return RH_OWED_REFUSED;
 }
@@ -427,9 +425,9 @@ static enum rh_owed_result asked_again(struct rh_shard *sh, struct rh_owed_item 
     struct rh_event ev = of_asker(RH_EV_AWAIT, asker, item->msg);
 
     if (!same_sender(item->msg, take_msg))
-        return refuse(sh, RH_WIRE_conflict, ret_error);
+        return refuse(RH_WIRE_conflict, ret_error);
     if (ev.flags && rh_mesh_tell(sh->mesh, sh->env->record, &ev) < 0)
-        return refuse(sh, RH_WIRE_unavailable, ret_error);
+        return refuse(RH_WIRE_unavailable, ret_error);
     rh_stat_add(&sh->stats, RH_STAT_dedup_hits, 1);
     rh_msg_drop_any(take_msg);
     return RH_OWED_ACCEPTED;
@@ -452,7 +450,7 @@ enum rh_owed_result rh_owed_direct(struct rh_shard *sh, struct rh_msg *take_msg,
         return RH_OWED_NO;
     if (rh_gate_any(sh->env->promises) != RH_GATE_OPEN ||
         !rh_mesh_has_room(sh->mesh, sh->env->record))
-        return refuse(sh, RH_WIRE_store_failed, ret_error);
+        return refuse(RH_WIRE_store_failed, ret_error);
     return rh_owed_accept(sh, take_msg, asker, ret_error);
 }
 
