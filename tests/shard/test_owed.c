@@ -1101,3 +1101,139 @@ RH_TEST(owed, what_is_owed_at_the_start_goes_on_above_its_last_attempt)
     RH_EQ_STR(record(), "attempt a1 1, attempt p1 3, attempt a2 5, settled p1 success none");
     rig_end();
 }
+
+/* ---- without memory ---- */
+
+/* The next event to the record thread needs memory. */
+static void fill_ring(void)
+{
+    struct rh_event ev = {.kind = RH_EV_PROGRESS};
+
+    do
+        rh_mem_fail_nth(1);
+    while (rh_mesh_tell(rig.sh->mesh, RECORD, &ev) == RH_OK);
+}
+
+RH_TEST(owed, an_end_that_cannot_be_told_is_told_as_soon_as_it_can)
+{
+    int a;
+
+    rig_begin();
+    a = connect_user("ann");
+    send_ack("a1", "ann");
+    send_ack("a2", "ann");
+    take_all(a);
+    record();
+    fill_ring();
+    rh_mem_fail_nth(1);
+    ack_id(a, "a1");
+    rh_mem_fail_nth(1);
+    ack_id(a, "a2");
+    ack_id(a, "a2");
+    RH_EQ_INT(rig_stat(RH_STAT_acks_settled), 2);
+    RH_EQ_INT(rig_stat(RH_STAT_acks_late), 1);
+    RH_EQ_INT(rig_stat(RH_STAT_unacked_messages), 0);
+    RH_OK_IF(rh_owed_next_ms(rig.sh) <= 5);
+    for (unsigned i = 0; i < 20; i++)
+        pass();
+    RH_EQ_INT(rig.settled, 2);
+    rig_end();
+}
+
+RH_TEST(owed, without_memory_to_tell_of_it_nothing_is_accepted)
+{
+    rig_begin();
+    connect_user("ann");
+    fill_ring();
+    rh_mem_fail_nth(1);
+    RH_EQ_STR(send_ack("a1", "ann"), "unavailable");
+    rh_mem_fail_nth(1);
+    RH_EQ_STR(send_plain("p1", "bob"), "unavailable");
+    RH_OK_IF(!user_of("bob"));
+    RH_EQ_STR(send_ack("a1", "ann"), "owed");
+    rig_end();
+}
+
+static void accept_some(void *arg)
+{
+    const char *said;
+    (void)arg;
+
+    said = send_ack("a1", "ann");
+    RH_OK_IF(!strcmp(said, "owed") || !strcmp(said, "unavailable"));
+    said = send_plain("p1", "bob");
+    RH_OK_IF(!strcmp(said, "owed") || !strcmp(said, "unavailable"));
+    status("m1", "sam", RH_STATE_expired, RH_REASON_expired);
+}
+
+RH_TEST(owed, each_allocation_of_an_acceptance_may_fail)
+{
+    for (uint64_t nth = 1, left = 0; !left; nth++) {
+        rig_begin();
+        connect_user("ann");
+        rh_mem_fail_nth(nth);
+        accept_some(NULL);
+        left = rh_mem_fail_left();
+        rh_mem_fail_nth(0);
+        pass();
+        check_all();
+        RH_EQ_INT(rig.accepted,
+                  (int)(rig_stat(RH_STAT_unacked_messages) + rig_stat(RH_STAT_offline_messages)));
+        rig_end();
+    }
+}
+
+RH_TEST(owed, what_finds_no_memory_at_connect_comes_a_little_later)
+{
+    for (uint64_t nth = 1, left = 0; !left; nth++) {
+        int a;
+
+        rig_begin();
+        rig.mute = true;
+        send_ack("a1", "ann");
+        send_plain("p1", "ann");
+        a = connect_user("ann");
+        rh_mem_fail_nth(nth);
+        pass();
+        left = rh_mem_fail_left();
+        rh_mem_fail_nth(0);
+        if (!rh_list_empty(&rh_user_owed(user_of("ann"))->waiting))
+            RH_OK_IF(rh_owed_next_ms(rig.sh) <= 5 || rig.conns[a]->state != RH_CONN_OPEN);
+        take_all(a);
+        if (rig.conns[a]->state != RH_CONN_OPEN) {
+            cut(a);
+            a = connect_user("ann");
+            take_all(a);
+        }
+        ack_id(a, "a1");
+        pass();
+        RH_EQ_INT(rig.settled, 2);
+        rig_end();
+    }
+}
+
+RH_TEST(owed, a_repetition_that_finds_no_memory_waits_until_there_is_some)
+{
+    for (uint64_t nth = 1, left = 0; !left; nth++) {
+        int a;
+
+        rig_begin();
+        rig.mute = true;
+        a = connect_user("ann");
+        send_ack("a1", "ann");
+        take_all(a);
+        later(101);
+        rh_mem_fail_nth(nth);
+        ring(0, RH_DUE_REPEAT);
+        left = rh_mem_fail_left();
+        rh_mem_fail_nth(0);
+        if (rig.conns[a]->state == RH_CONN_OPEN) {
+            const char *got = take_all(a);
+
+            RH_OK_IF(!strcmp(got, "a1#2") || !strcmp(got, "a1#3"));
+        } else {
+            RH_EQ_INT(rig_stat(RH_STAT_offline_messages), 1);
+        }
+        rig_end();
+    }
+}
