@@ -57,7 +57,9 @@ static void commit(enum rh_wire_error err)
             RH_EQ_INT(rh_mesh_tell(record, (unsigned)ev->a, &done), RH_OK);
         rh_msg_drop_any(ev->msg);
     }
-    rh_mesh_publish(record);
+    do /* the rings are small */
+        rh_mesh_publish(record);
+    while (mesh_at(RECORD).spill_events);
 }
 
 /* Asks for an acknowledgement; `more` are further members of its data. */
