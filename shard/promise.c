@@ -245,11 +245,12 @@ enum rh_id_known rh_id_ask(struct rh_shard *sh, struct rh_conn *c, const struct 
 static void settle_id(struct rh_shard *sh, struct rh_id *id, const struct rh_outcome *o)
 {
     struct rh_id_outcome kept = {o->seq, o->stored, o->partial, o->recipients};
-    uint64_t until = rh_id_until_ms(sh);
+    uint64_t until;
 
     if (!id)
         return;
-    if (o->err == RH_WIRE_NONE && until)
+    until = o->err == RH_WIRE_NONE ? rh_id_until_ms(sh) : 0;
+    if (until)
         rh_dedup_keep(&sh->dedup, id, &kept, until);
     else
         rh_dedup_drop(&sh->dedup, id);
