@@ -114,6 +114,8 @@ __attribute__((unused)) static int rig_try_open(void)
     return rc;
 }
 
+static unsigned rig_count(enum rh_event_kind kind);
+
 /* ---- what the shards hear ---- */
 
 __attribute__((unused)) static void rig_hear(void *arg, const struct rh_event *ev)
@@ -186,9 +188,9 @@ __attribute__((unused)) static void rig_open(void)
 
     if (rc < 0)
         RH_FAIL("open: %s", rig.fault.text);
-    for (int i = 0; i < 10000 && rig.r->load.on; i++)
+    for (int i = 0; i < 10000 && rig_count(RH_EV_LOADED) < SHARDS; i++)
         rig_turn();
-    RH_OK_IF(!rig.r->load.on);
+    RH_EQ_INT(rig_count(RH_EV_LOADED), SHARDS);
 }
 
 __attribute__((unused)) static void rig_close(void)
