@@ -87,6 +87,7 @@ enum rh_gate {
 struct rh_promises {
     _Atomic uint32_t gate;      /* enum rh_gate; record thread writes, any reads */
     _Atomic uint64_t newest_ms; /* newest stored time; likewise, before LOADED */
+    _Atomic uint32_t loaded;    /* shards that have been told LOADED; they count, hub.c waits */
     _Atomic uint64_t waiting; /* messages that wait for users, of all shards (offline.max_total) */
 };
 

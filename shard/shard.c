@@ -315,6 +315,19 @@ static void on_event(void *arg, const struct rh_event *ev)
     case RH_EV_REMEMBER:
         rh_promise_remember_pop(sh, ev);
         break;
+    case RH_EV_OWED:
+        rh_owed_load_pop(sh, ev);
+        break;
+    case RH_EV_LOADED:
+        sh->loaded = true;
+        atomic_fetch_add_explicit(&sh->env->promises->loaded, 1, memory_order_relaxed);
+        break;
+    case RH_EV_STATUS:
+        rh_owed_status_pop(sh, ev);
+        break;
+    case RH_EV_DUE:
+        rh_owed_due_pop(sh, ev);
+        break;
     case RH_EV_CONFIG:
         on_config(sh, ev);
         break;
@@ -485,6 +498,7 @@ bool rh_shard_pass(struct rh_shard *sh)
     once_a_second(sh);
     report_quiet(sh);
     rh_conn_flush_all(sh);
+    rh_owed_arm(sh);
     rh_mesh_publish(sh->mesh);
     rh_conns_bury(sh);
     if (rh_unlikely(sh->accepts_short))
@@ -498,6 +512,7 @@ static uint64_t wait_ms(const struct rh_shard *sh)
         RH_MIN(rh_wheel_next_ms(&sh->wheel, sh->now_ms), rh_wheel_next_ms(&sh->alarms, sh->now_ms));
 
     next = RH_MIN(next, rh_session_next_ms(sh));
+    next = RH_MIN(next, rh_owed_next_ms(sh));
     return RH_MIN(next, sh->draining ? DRAIN_MS : WAIT_MS_MAX);
 }
 

@@ -348,6 +348,7 @@ struct rh_shard {
     unsigned reaped;  /* completions of the last pass ... */
     unsigned arrived; /* ... receives among them ... */
     unsigned popped;  /* ... and events */
+    bool loaded;      /* what users here were owed before we started has been told */
     bool draining, stopping;
     bool reaping;      /* completions are being looked at */
     bool shut;         /* nobody is accepted any more */
