@@ -5,10 +5,11 @@
  * what a refusal had taken at once. An echo is asked the two about the hub and the address.
  *
  *   a socket is accepted   limits.handshakes                                                429
- *   its head is whole      draining                                                         503
+ *   its head is whole      draining, or starting                                            503
  *                          security.origins, require_origin, the same-origin rule           403
  *                          security.rate_limit.handshakes_per_second                        429
- *   at its user's shard    limits.connections_per_user                                      429
+ *   at its user's shard    draining, or starting                                            503
+ *                          limits.connections_per_user                                      429
  *                          users.max_devices with users.on_limit: reject                    429
  *                          limits.connections                                               503
  *                          limits.connections_per_address                                   429
@@ -58,15 +59,25 @@ static bool origin_ok(const struct rh_shard *sh, const struct rh_http_head *head
     return false;
 }
 
+/* 503 while nobody is let in: shutting down, or not yet told what users are owed. */
+static unsigned door_shut(const struct rh_shard *sh, const char **ret_why)
+{
+    if (sh->draining)
+        *ret_why = "the server is shutting down";
+    else if (!sh->loaded)
+        *ret_why = "the server is starting";
+    else
+        return 0;
+    return 503;
+}
+
 unsigned rh_admit_upgrade(struct rh_shard *sh, const struct rh_conn *c,
                           const struct rh_http_head *head, const char **ret_why)
 {
     uint32_t rate = sh->cfg->security_rate_limit_handshakes_per_second;
 
-    if (sh->draining) {
-        *ret_why = "the server is shutting down";
+    if (door_shut(sh, ret_why))
         return 503;
-    }
     if (!origin_ok(sh, head)) {
         *ret_why = "this origin is not allowed";
         return 403;
@@ -215,10 +226,8 @@ unsigned rh_admit(struct rh_shard *sh, struct rh_user *user, const struct rh_arr
 {
     unsigned status;
 
-    if (sh->draining) {
-        *ret_why = "the server is shutting down";
+    if (door_shut(sh, ret_why))
         return 503;
-    }
     if (!user)
         return count_refused(sh, take_places(sh, a->bucket, ret_why));
     rh_user_pin(user);

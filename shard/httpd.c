@@ -84,6 +84,8 @@ static void refuse(struct rh_shard *sh, struct rh_conn *c, const struct refusal 
 
     if (status == 503 && sh->draining)
         stat = RH_STAT_connections_refused_draining;
+    else if (status == 503 && !sh->loaded)
+        stat = RH_STAT_connections_refused_starting;
     if (stat != RH_STATS)
         rh_stat_add(&sh->stats, stat, 1);
     rh_writer_init(&w, body, sizeof(body));
@@ -128,23 +130,41 @@ static void livez(struct rh_shard *sh, struct rh_conn *c, bool keep)
         answer_text(sh, c, 503, "a shard stalls\n", keep);
 }
 
+/* Why no new clients, or no promises, are taken now; NULL: they are. */
+static const char *not_ready(const struct rh_shard *sh)
+{
+    enum rh_gate gate = rh_gate_any(sh->env->promises);
+
+    if (sh->draining)
+        return "draining\n";
+    if (gate == RH_GATE_FAILING)
+        return "the store fails: see the log\n";
+    if (gate == RH_GATE_FULL)
+        return "the store is full: store.backlog_bytes\n";
+    return gate == RH_GATE_LOADING || !sh->loaded ? "starting: the journal is being read\n" : NULL;
+}
+
 static void readyz(struct rh_shard *sh, struct rh_conn *c, bool keep)
 {
-    if (sh->draining)
-        answer_text(sh, c, 503, "draining\n", keep);
-    else
-        answer_text(sh, c, 200, "ok\n", keep);
+    const char *why = not_ready(sh);
+
+    answer_text(sh, c, why ? 503 : 200, why ? why : "ok\n", keep);
 }
 
 static void metrics(struct rh_shard *sh, struct rh_conn *c, bool keep)
 {
-    struct rh_stats *blocks[RH_SHARDS_MAX];
+    struct rh_stats *blocks[RH_SHARDS_MAX + RH_COUNT(sh->env->stats)];
+    unsigned count = sh->env->shards;
     char *text;
     size_t len;
 
     for (unsigned i = 0; i < sh->env->shards; i++)
         blocks[i] = rh_shard_stats_any(sh->env->all[i]);
-    if (rh_stat_render(blocks, sh->env->shards, &text, &len) < 0) {
+    for (unsigned i = 0; i < RH_COUNT(sh->env->stats); i++) {
+        blocks[count] = atomic_load_explicit(&sh->env->stats[i], memory_order_acquire);
+        count += blocks[count] != NULL;
+    }
+    if (rh_stat_render(blocks, count, &text, &len) < 0) {
         rh_httpd_refuse(sh, c, 503, "out of memory", false);
         return;
     }

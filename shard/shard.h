@@ -33,12 +33,18 @@ struct rh_shard_env {
     unsigned control;     /* tids in the net: of the control thread, ... */
     unsigned ack, record; /* ... the ack thread and the record thread */
     struct rh_promises *promises;
-    struct rh_stats *stats[2];   /* of these two, for metrics; NULL: none. Set before start */
+    /* Of these two, for metrics; NULL: none yet. They set it (release), shards read it (acquire). */
+    _Atomic(struct rh_stats *) stats[2];
     const char *node;            /* this process's name */
     uint32_t files;              /* slots of each shard's table; 0: ordinary descriptors */
     uint32_t connections_max;    /* limits.connections, while that is left to us; 0: no limit */
     struct rh_shard *const *all; /* by tid; for livez and metrics. Entries set before start */
 };
+
+static inline void rh_shard_env_stats(struct rh_shard_env *env, unsigned i, struct rh_stats *stats)
+{
+    atomic_store_explicit(&env->stats[i], stats, memory_order_release);
+}
 
 /* `listeners` (count as in the configuration) become the shard's, and -1 is left in their place. */
 int rh_shard_create(const struct rh_shard_env *env, unsigned tid, int *take_listeners,
