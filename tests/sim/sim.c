@@ -23,6 +23,7 @@
 #include "tests/sim/sim_hub.h"
 #include "tests/sim/sim_squeeze.h"
 #include "tests/sim/sim_uring.h"
+#include "tests/store/disk.h"
 
 #define RUNS_STANDARD 300
 
@@ -34,6 +35,7 @@ struct rh_config *sim_case_begin(const char *name, uint64_t seed, bool loud)
     sim_kernel_begin();
     sim_book_begin();
     sim_squeeze_begin();
+    disk_reset();
     SIM_CHECK(rh_config_create(&cfg) == RH_OK, "no configuration");
     cfg->shards = 2;
     cfg->heartbeat_interval_ms = 1000;
@@ -41,6 +43,8 @@ struct rh_config *sim_case_begin(const char *name, uint64_t seed, bool loud)
     cfg->limits_send_timeout_ms = 2000;
     cfg->limits_message_size = 64 << 10;
     cfg->echo_enabled = true;
+    cfg->offline_enabled = false;
+    cfg->store_durability = sim_chance(500) ? RH_DURABILITY_COMMIT : RH_DURABILITY_MEMORY;
     return cfg;
 }
 

@@ -1,6 +1,6 @@
-/* tests/sim/sim_hub.c - the shards: who runs next, and what must hold between passes; see sim_hub.h.
+/* tests/sim/sim_hub.c - the threads: who runs next, and what must hold between passes; see sim_hub.h.
  *
- * The control thread's part of stopping is played here as shard/hub.c plays it.
+ * The control thread's part of stopping is played here as shard/hub_run.c plays it.
  */
 #include "tests/sim/sim_hub.h"
 
@@ -11,11 +11,17 @@
 #include "core/rand.h"
 #include "core/thread.h"
 #include "shard/room_int.h"
+#include "store/record_int.h"
+#include "tests/sim/sim_bell.h"
 #include "tests/sim/sim_uring.h"
+#include "tests/store/disk.h"
 
 #define SHARDS_MAX    8
+#define MEMBERS_MAX   (SHARDS_MAX + 3)
 #define PASSES_MAX    4000000 /* a run has some thousands: who needs more, spins */
 #define STALL_MS      400
+#define NAP_MS        1          /* so short a wait is not sleeping */
+#define SEGMENT_BYTES (64 << 10) /* of the journal: so small that it has many */
 #define CONTROL_NAP   (2 * SIM_MS)
 #define STOP_TIME     (60 * SIM_S)
 #define GRACE_CHECKED (4 * SIM_S) /* a shorter one leaves no time for closing handshakes */
@@ -25,11 +31,19 @@ static struct {
     struct rh_snapshot *snapshot; /* the newest one */
     struct rh_limits *limits;
     struct rh_shard_env env;
-    unsigned shards;
+    struct rh_store_env store_env;
+    struct rh_promises promises;
+    unsigned shards, members;
     struct rh_shard *all[SHARDS_MAX];
-    bool running[SHARDS_MAX];
-    uint64_t stalled[SHARDS_MAX];     /* until then */
-    uint64_t quiet_round[SHARDS_MAX]; /* the last DRAIN that a shard answered with QUIET */
+    struct rh_ack *ack;
+    struct rh_record *record;
+    bool on_disk;           /* store.durability: commit */
+    uint64_t disk_sleep_ns; /* the record thread sleeps until then */
+    bool disk_turning;      /* a turn of the disk is to come */
+    /* By tid. */
+    bool running[MEMBERS_MAX];
+    uint64_t stalled[MEMBERS_MAX];     /* until then */
+    uint64_t quiet_round[MEMBERS_MAX]; /* the last DRAIN that was answered with QUIET */
     uint64_t passes;
     bool draining;
     uint64_t drain_ns, quiet_ns; /* DRAIN was said; all were quiet for the first time */
@@ -40,8 +54,14 @@ static struct {
 static void wake(void *arg, unsigned tid)
 {
     (void)arg;
-    if (tid < hub.shards && hub.running[tid])
+    if (!hub.running[tid])
+        return;
+    if (tid < hub.shards)
         rh_shard_wake_any(hub.all[tid]);
+    else if (tid == hub.env.ack)
+        rh_ack_wake_any(hub.ack);
+    else
+        rh_record_wake_any(hub.record);
 }
 
 static struct rh_snapshot *snapshot_of(const struct rh_config *cfg)
@@ -55,22 +75,60 @@ static struct rh_snapshot *snapshot_of(const struct rh_config *cfg)
     return s;
 }
 
+static void start_store(void)
+{
+    struct rh_fault fault;
+
+    hub.store_env = (struct rh_store_env){
+        .snapshot = hub.snapshot,
+        .net = hub.net,
+        .hash_key = hub.env.hash_key,
+        .shards = hub.shards,
+        .control = hub.env.control,
+        .ack = hub.env.ack,
+        .record = hub.env.record,
+        .promises = &hub.promises,
+        .segment_bytes = SEGMENT_BYTES,
+    };
+    disk_by_hand(true);
+    rh_tid_set((int)hub.env.ack);
+    SIM_CHECK(rh_ack_create(&hub.store_env, &hub.ack, &fault) == RH_OK, "no ack thread: %s",
+              fault.text);
+    rh_tid_set((int)hub.env.record);
+    SIM_CHECK(rh_record_create(&hub.store_env, &hub.record, &fault) == RH_OK,
+              "no record thread: %s", fault.text);
+    hub.running[hub.env.ack] = hub.running[hub.env.record] = true;
+    hub.on_disk = hub.record->files != NULL;
+}
+
+static bool all_loaded(void)
+{
+    for (unsigned i = 0; i < hub.shards; i++)
+        if (!hub.all[i]->loaded)
+            return false;
+    return true;
+}
+
 void sim_hub_start(const struct rh_config *cfg)
 {
     struct rh_fault fault;
 
     memset(&hub, 0, sizeof(hub));
     hub.shards = cfg->shards;
+    hub.members = cfg->shards + 3;
     rh_assert(hub.shards <= SHARDS_MAX);
     hub.snapshot = snapshot_of(cfg);
     SIM_CHECK(rh_limit_create(&hub.limits) == RH_OK, "no limits");
-    SIM_CHECK(rh_net_create(hub.shards + 1, wake, NULL, &hub.net) == RH_OK, "no net");
+    SIM_CHECK(rh_net_create(hub.members, wake, NULL, &hub.net) == RH_OK, "no net");
     rh_rand_bytes(&hub.env.hash_key, sizeof(hub.env.hash_key));
     hub.env.snapshot = hub.snapshot;
     hub.env.limits = hub.limits;
     hub.env.net = hub.net;
     hub.env.shards = hub.shards;
     hub.env.control = hub.shards;
+    hub.env.ack = hub.shards + 1;
+    hub.env.record = hub.shards + 2;
+    hub.env.promises = &hub.promises;
     hub.env.node = "0123456789ab";
     hub.env.all = hub.all;
     hub.env.files = sim_knobs.files;
@@ -84,7 +142,10 @@ void sim_hub_start(const struct rh_config *cfg)
                   "no shard: %s", fault.text);
         hub.running[i] = true;
     }
+    start_store();
     rh_tid_set(RH_TID_NONE);
+    while (!all_loaded())
+        sim_hub_run(sim_now() + SIM_MS);
 }
 
 unsigned sim_hub_shard_of(const char *name)
@@ -94,27 +155,85 @@ unsigned sim_hub_shard_of(const char *name)
 
 /* ---- what must hold between passes ---- */
 
-static void check_pass(unsigned tid)
+/* It sleeps, and nobody wakes it. */
+static bool asleep(unsigned tid)
 {
-    SIM_CHECK(sim_uring_lent(hub.all[tid]->uring) == 0, "shard %u keeps a buffer after its pass",
-              tid);
-    SIM_CHECK(++hub.passes < PASSES_MAX, "shard %u spins", tid);
-    for (unsigned to = 0; to < hub.shards; to++) {
-        const struct rh_uring *u = hub.running[to] ? hub.all[to]->uring : NULL;
-
-        if (!u || !sim_uring_asleep(u) || sim_uring_woken(u))
-            continue;
-        for (unsigned from = 0; from <= hub.shards; from++)
-            SIM_CHECK(rh_net_depth_any(hub.net, from, to) == 0,
-                      "shard %u sleeps over an event of %u", to, from);
-    }
+    if (!hub.running[tid])
+        return false;
+    if (tid < hub.shards)
+        return sim_uring_asleep(hub.all[tid]->uring) && !sim_uring_woken(hub.all[tid]->uring);
+    if (tid == hub.env.record && hub.on_disk)
+        return disk_asleep() && disk_wait_ms() > NAP_MS;
+    return sim_bell_asleep(tid);
 }
 
-/* ---- one pass of one shard ---- */
-
-static void trace_hops(unsigned from, const uint32_t before[SHARDS_MAX + 1])
+static void check_pass(unsigned tid)
 {
-    for (unsigned to = 0; to <= hub.shards; to++) {
+    SIM_CHECK(tid >= hub.shards || sim_uring_lent(hub.all[tid]->uring) == 0,
+              "shard %u keeps a buffer after its pass", tid);
+    SIM_CHECK(++hub.passes < PASSES_MAX, "thread %u spins", tid);
+    for (unsigned to = 0; to < hub.members; to++)
+        for (unsigned from = 0; from < hub.members && asleep(to); from++)
+            SIM_CHECK(rh_net_depth_any(hub.net, from, to) == 0,
+                      "thread %u sleeps over an event of %u", to, from);
+}
+
+/* ---- the disk ---- */
+
+/* It goes on at a time of its own, as long as something is under way. */
+static void turn_disk(void *arg)
+{
+    (void)arg;
+    disk_turn();
+    hub.disk_turning = hub.running[hub.env.record] && rh_files_busy(hub.record->files);
+    if (hub.disk_turning)
+        sim_at(sim_soon(), turn_disk, NULL);
+}
+
+static void note_disk(void)
+{
+    hub.disk_sleep_ns = disk_wait_ms() < SIM_S ? sim_now() + disk_wait_ms() * SIM_MS : SIM_NEVER;
+    if (hub.disk_turning || !rh_files_busy(hub.record->files))
+        return;
+    hub.disk_turning = true;
+    sim_at(sim_soon(), turn_disk, NULL);
+}
+
+/* ---- one pass of one thread ---- */
+
+static void shard_pass(struct rh_shard *sh)
+{
+    sim_uring_wake_up(sh->uring);
+    hub.running[sh->tid] = rh_shard_pass(sh);
+    rh_mem_fail_nth(0);
+    if (hub.running[sh->tid])
+        rh_shard_wait(sh);
+}
+
+static void ack_pass(unsigned tid)
+{
+    sim_bell_wake_up(tid);
+    hub.running[tid] = rh_ack_pass(hub.ack);
+    rh_mem_fail_nth(0);
+    if (hub.running[tid])
+        rh_ack_wait(hub.ack);
+}
+
+static void record_pass(unsigned tid)
+{
+    if (!hub.on_disk)
+        sim_bell_wake_up(tid);
+    hub.running[tid] = rh_record_pass(hub.record);
+    rh_mem_fail_nth(0);
+    if (hub.running[tid])
+        rh_record_wait(hub.record);
+    if (hub.running[tid] && hub.on_disk)
+        note_disk();
+}
+
+static void trace_hops(unsigned from, const uint32_t before[MEMBERS_MAX])
+{
+    for (unsigned to = 0; to < hub.members; to++) {
         uint32_t after = rh_net_depth_any(hub.net, from, to);
 
         if (after > before[to])
@@ -124,20 +243,20 @@ static void trace_hops(unsigned from, const uint32_t before[SHARDS_MAX + 1])
 
 static void pass(unsigned tid)
 {
-    struct rh_shard *sh = hub.all[tid];
-    uint32_t before[SHARDS_MAX + 1] = {0};
+    uint32_t before[MEMBERS_MAX] = {0};
 
-    for (unsigned to = 0; to <= hub.shards; to++)
+    for (unsigned to = 0; to < hub.members; to++)
         before[to] = rh_net_depth_any(hub.net, tid, to);
     rh_tid_set((int)tid);
-    sim_uring_wake_up(sh->uring);
     if (sim_chance(sim_knobs.bad_allocs))
         rh_mem_fail_nth(1 + sim_below(4));
-    hub.running[tid] = rh_shard_pass(sh);
-    rh_mem_fail_nth(0);
+    if (tid < hub.shards)
+        shard_pass(hub.all[tid]);
+    else if (tid == hub.env.ack)
+        ack_pass(tid);
+    else
+        record_pass(tid);
     trace_hops(tid, before);
-    if (hub.running[tid])
-        rh_shard_wait(sh);
     rh_tid_set(RH_TID_NONE);
     if (sim_chance(sim_knobs.stalls))
         hub.stalled[tid] = sim_now() + sim_below(STALL_MS) * SIM_MS;
@@ -146,10 +265,18 @@ static void pass(unsigned tid)
 
 /* ---- who runs next ---- */
 
+static uint64_t wakes(unsigned tid)
+{
+    if (tid < hub.shards)
+        return sim_uring_due(hub.all[tid]->uring);
+    if (tid == hub.env.record && hub.on_disk)
+        return disk_asleep() ? hub.disk_sleep_ns : sim_now();
+    return sim_bell_due(tid);
+}
+
 static uint64_t due(unsigned tid)
 {
-    return hub.running[tid] ? RH_MAX(sim_uring_due(hub.all[tid]->uring), hub.stalled[tid])
-                            : SIM_NEVER;
+    return hub.running[tid] ? RH_MAX(wakes(tid), hub.stalled[tid]) : SIM_NEVER;
 }
 
 /* False: nothing happens before `until_ns`. */
@@ -158,7 +285,7 @@ static bool step(uint64_t until_ns)
     uint64_t next = sim_next_event();
     unsigned count = 0, chosen = 0;
 
-    for (unsigned i = 0; i < hub.shards; i++) {
+    for (unsigned i = 0; i < hub.members; i++) {
         uint64_t at = due(i);
 
         next = RH_MIN(next, at);
@@ -184,9 +311,19 @@ static void on_control_event(void *arg, const struct rh_event *ev)
     hub.quiet_round[ev->from] = ev->a;
 }
 
-static bool all_quiet(uint64_t round)
+/* Some threads, by tid. */
+struct some {
+    unsigned first, count;
+};
+
+static struct some shards(void)
 {
-    for (unsigned i = 0; i < hub.shards; i++)
+    return (struct some){0, hub.shards};
+}
+
+static bool all_quiet(struct some whom, uint64_t round)
+{
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++)
         if (hub.quiet_round[i] != round)
             return false;
     return true;
@@ -200,11 +337,11 @@ static void control(void)
     rh_mesh_awake(mesh);
     rh_mesh_pop(mesh, on_control_event, NULL);
     rh_mesh_publish(mesh);
-    if (!hub.quiet_ns && all_quiet(1))
+    if (!hub.quiet_ns && all_quiet(shards(), 1))
         hub.quiet_ns = sim_now();
 }
 
-static void run_shards(uint64_t until_ns)
+static void run_threads(uint64_t until_ns)
 {
     while (sim_now() < until_ns && step(until_ns))
         ;
@@ -215,23 +352,26 @@ static void run_shards(uint64_t until_ns)
 void sim_hub_run(uint64_t until_ns)
 {
     while (hub.draining && sim_now() < until_ns) {
-        run_shards(RH_MIN(until_ns, sim_now() + CONTROL_NAP));
+        run_threads(RH_MIN(until_ns, sim_now() + CONTROL_NAP));
         control();
     }
     if (!hub.draining)
-        run_shards(until_ns);
+        run_threads(until_ns);
 }
 
 /* ---- the end ---- */
 
 static void check_gauge(enum rh_stat stat, const char *what)
 {
-    struct rh_stats *blocks[SHARDS_MAX];
+    struct rh_stats *blocks[MEMBERS_MAX];
+    unsigned count = hub.shards;
     int64_t sum;
 
     for (unsigned i = 0; i < hub.shards; i++)
         blocks[i] = rh_shard_stats_any(hub.all[i]);
-    sum = rh_stat_sum(blocks, hub.shards, stat);
+    blocks[count++] = rh_ack_stats_any(hub.ack);
+    blocks[count++] = rh_record_stats_any(hub.record);
+    sum = rh_stat_sum(blocks, count, stat);
     SIM_CHECK(sum == 0, "the gauge of %s says %lld", what, (long long)sum);
 }
 
@@ -314,14 +454,27 @@ static bool of_rooms(enum rh_stat stat)
     return stat == RH_STAT_rooms || stat == RH_STAT_room_history_bytes;
 }
 
+/* Gauges that are not 0 when nobody is here, or are a second old. */
+static bool stays(enum rh_stat stat)
+{
+    static const enum rh_stat staying[] = {
+        RH_STAT_send_queue_messages, RH_STAT_send_queue_bytes,    RH_STAT_compression_bytes,
+        RH_STAT_dedup_ids,           RH_STAT_store_backlog_bytes, RH_STAT_store_uncommitted_bytes,
+        RH_STAT_journal_segments,
+    };
+
+    for (size_t i = 0; i < RH_COUNT(staying); i++)
+        if (staying[i] == stat)
+            return true;
+    return false;
+}
+
 void sim_hub_check_empty(bool rooms)
 {
     for (unsigned i = 0; i < hub.shards; i++)
         check_empty_shard(hub.all[i], rooms);
     for (size_t i = 0; i < RH_COUNT(stats); i++)
-        if (stats[i].gauge && (rooms || !of_rooms(stats[i].stat)) &&
-            stats[i].stat != RH_STAT_send_queue_messages &&
-            stats[i].stat != RH_STAT_send_queue_bytes && stats[i].stat != RH_STAT_compression_bytes)
+        if (stats[i].gauge && (rooms || !of_rooms(stats[i].stat)) && !stays(stats[i].stat))
             check_gauge(stats[i].stat, stats[i].name);
     SIM_CHECK(rh_limit_conns_any(hub.limits) == 0, "%u connections are counted",
               rh_limit_conns_any(hub.limits));
@@ -343,9 +496,11 @@ void sim_hub_reload(const struct rh_config *want)
     hub.snapshot = rh_snapshot_make(next);
     SIM_CHECK(hub.snapshot, "no snapshot");
     rh_tid_set((int)hub.shards);
-    for (unsigned i = 0; i < hub.shards; i++) {
+    for (unsigned i = 0; i < hub.members; i++) {
         struct rh_event ev = {.kind = RH_EV_CONFIG, .msg = hub.snapshot};
 
+        if (i == hub.env.control)
+            continue;
         rh_snapshot_hold_any(hub.snapshot);
         SIM_CHECK(rh_mesh_tell(mesh, i, &ev) == RH_OK, "no memory for CONFIG");
     }
@@ -355,13 +510,13 @@ void sim_hub_reload(const struct rh_config *want)
 
 /* ---- draining ---- */
 
-static void tell_all(enum rh_event_kind kind, uint64_t round)
+static void tell(struct some whom, enum rh_event_kind kind, uint64_t round)
 {
     struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
 
-    sim_trace("control tells all %s", rh_event_name(kind));
+    sim_trace("control tells %u from %u on %s", whom.count, whom.first, rh_event_name(kind));
     rh_tid_set((int)hub.shards);
-    for (unsigned i = 0; i < hub.shards; i++) {
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++) {
         struct rh_event ev = {.kind = (uint8_t)kind, .a = round};
 
         SIM_CHECK(rh_mesh_tell(mesh, i, &ev) == RH_OK, "no memory for %s", rh_event_name(kind));
@@ -374,7 +529,7 @@ void sim_hub_drain(void)
 {
     hub.draining = true;
     hub.drain_ns = sim_now();
-    tell_all(RH_EV_DRAIN, 1);
+    tell(shards(), RH_EV_DRAIN, 1);
 }
 
 bool sim_hub_draining(void)
@@ -382,14 +537,27 @@ bool sim_hub_draining(void)
     return hub.draining;
 }
 
-static void await_quiet(uint64_t round)
+static void await_quiet(struct some whom, uint64_t round)
 {
     uint64_t deadline = sim_now() + STOP_TIME;
 
-    while (!all_quiet(round)) {
-        SIM_CHECK(sim_now() < deadline, "the shards do not come to rest");
+    while (!all_quiet(whom, round)) {
+        SIM_CHECK(sim_now() < deadline, "%u threads from %u on do not come to rest", whom.count,
+                  whom.first);
         sim_hub_run(sim_now() + CONTROL_NAP);
     }
+}
+
+static void stop(struct some whom)
+{
+    uint64_t deadline = sim_now() + STOP_TIME;
+
+    tell(whom, RH_EV_STOP, 0);
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++)
+        while (hub.running[i]) {
+            SIM_CHECK(sim_now() < deadline, "thread %u does not stop", i);
+            sim_hub_run(sim_now() + CONTROL_NAP);
+        }
 }
 
 /* Whatever happens: but a shard that stands still does it when it goes on. */
@@ -402,23 +570,8 @@ static void check_grace(void)
               (unsigned long long)(took / SIM_MS));
 }
 
-void sim_hub_stop(bool empty)
+static void destroy_all(void)
 {
-    uint64_t deadline;
-
-    await_quiet(1);
-    check_grace();
-    tell_all(RH_EV_DRAIN, 2);
-    await_quiet(2);
-    if (empty)
-        sim_hub_check_empty(false);
-    tell_all(RH_EV_STOP, 0);
-    deadline = sim_now() + STOP_TIME;
-    for (unsigned i = 0; i < hub.shards; i++)
-        while (hub.running[i]) {
-            SIM_CHECK(sim_now() < deadline, "shard %u does not stop", i);
-            sim_hub_run(sim_now() + CONTROL_NAP);
-        }
     for (unsigned i = 0; i < hub.shards; i++) {
         SIM_CHECK(hub.all[i]->slots == 0, "shard %u has promised %u slots for nothing", i,
                   hub.all[i]->slots);
@@ -426,9 +579,34 @@ void sim_hub_stop(bool empty)
         rh_shard_destroy(hub.all[i]);
     }
     rh_tid_set(RH_TID_NONE);
+    rh_ack_destroy(hub.ack);
+    rh_record_destroy(hub.record);
     rh_net_destroy(hub.net);
     rh_limit_destroy(hub.limits);
     rh_snapshot_drop_any(hub.snapshot);
+}
+
+void sim_hub_stop(bool empty)
+{
+    const struct some ack = {hub.env.ack, 1}, record = {hub.env.record, 1};
+
+    await_quiet(shards(), 1);
+    check_grace();
+    tell(shards(), RH_EV_DRAIN, 2);
+    await_quiet(shards(), 2);
+    if (empty)
+        sim_hub_check_empty(false);
+    stop(ack);
+    tell(record, RH_EV_DRAIN, 1);
+    await_quiet(record, 1);
+    tell(shards(), RH_EV_DRAIN, 3);
+    await_quiet(shards(), 3);
+    stop(shards());
+    stop(record);
+    SIM_CHECK(disk_unsynced() == 0, "the disk has %u things that a power cut would take",
+              disk_unsynced());
+    destroy_all();
+    SIM_CHECK(disk_open_fds() == 0, "%u files of the journal are open", disk_open_fds());
     SIM_CHECK(sim_fds_open() == 0 && sim_files_open() == 0, "%u descriptors, %u files are open",
               sim_fds_open(), sim_files_open());
 }
