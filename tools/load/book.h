@@ -46,7 +46,7 @@ struct load_entry {
     uint64_t got;         /* readers who have it, by place: direct ones have place 0 */
     uint64_t acked;       /* readers who sent an acknowledgement */
     uint64_t room_seq;    /* 0: not known yet */
-    uint16_t flags;       /* book.c */
+    uint16_t flags;       /* book_int.h */
     uint8_t class;        /* enum load_class */
     uint32_t attempts[];  /* acknowledged: the last one at each place */
 };
