@@ -4,8 +4,10 @@ It speaks as much of docs/protocol.md as modes `ack` and `mixed` of ringhub-benc
 room messages, plain and acknowledged, with repetitions, message.status, sessions that come back and
 rooms with history. Nothing is stored, and a user has one connection.
 
-The first part of the path names the fault that is committed on the FAULT_AT-th request that the
-fault is about, `/ws-lose` for example; `/ws` commits none. Each path is a hub of its own.
+The path names the fault that is committed on the FAULT_AT-th request that it is about, `/ws-lose`
+for example; `/ws` commits none. Each run of the tool has a hub of its own. What is not acknowledged
+comes again after PATIENT seconds, so that a busy machine changes nothing; a path that begins with
+`/quick` is for runs about repetitions and ends: QUICK seconds, RETRIES times.
 """
 import asyncio
 import json
@@ -16,7 +18,8 @@ import websockets
 
 FAULT_AT = 20
 HISTORY = 500
-ACK_TIMEOUT = 0.3  # before each repetition
+PATIENT = 30.0
+QUICK = 0.3
 RETRIES = 2
 
 
@@ -59,8 +62,9 @@ class Room:
 class World:
     """All that one path has."""
 
-    def __init__(self, fault):
+    def __init__(self, fault, wait):
         self.fault = fault
+        self.wait = wait  # before each repetition
         self.count = 0
         self.users = {}
         self.rooms = {}
@@ -93,7 +97,7 @@ class World:
             attempt = message.owed[user] + 1
             message.owed[user] = attempt
             asyncio.get_running_loop().call_later(
-                ACK_TIMEOUT, lambda: asyncio.ensure_future(self.due(user, message, attempt)))
+                self.wait, lambda: asyncio.ensure_future(self.due(user, message, attempt)))
         if self.fault == "same" and attempt > 1:
             attempt = 1
         await self.tell(user, message.notify(user, attempt, **other))
@@ -255,8 +259,8 @@ class World:
         room.members[user.name] = True
         first = int(since) + 1 if since else room.seq + 1
         missed = 0
-        if since and self.fault in ("short", "short-untold") and room.seq - first > 3:
-            missed = room.seq - first - 2
+        if since and self.fault in ("short", "short-untold"):
+            missed = max(0, room.seq - int(since))
         told = missed if self.fault == "short" else 0
         await self.tell(user, {"type": "notify", "event": "room.subscribed",
                                "data": {"room": name, "members": len(room.members),
@@ -321,12 +325,14 @@ class Server:
     async def _serve(self, ws):
         path = urllib.parse.urlsplit(ws.path)
         query = urllib.parse.parse_qs(path.query)
-        fault = path.path.strip("/").partition("-")[2]
+        kind, _, fault = path.path.strip("/").partition("-")
+        wait = QUICK if kind == "quick" else PATIENT
         run = query["user_id"][0].split("-")[1]  # each run of the tool has a world of its own
-        await self.worlds.setdefault((fault, run), World(fault)).serve(ws, query)
+        await self.worlds.setdefault((fault, run), World(fault, wait)).serve(ws, query)
 
-    def url(self, fault=""):
-        return f"ws://127.0.0.1:{self.port}/ws" + (f"-{fault}" if fault else "")
+    def url(self, fault="", quick=False):
+        return (f"ws://127.0.0.1:{self.port}/{'quick' if quick else 'ws'}"
+                + (f"-{fault}" if fault else ""))
 
     async def _end(self):
         self.server.close()
