@@ -166,7 +166,7 @@ static void push_one(struct rh_shard *sh, struct rh_owed_item *item, struct rh_c
     if (!rh_conn_takes_owed(sh, c))
         return;
     bit = rh_owed_place(item->owed, c, true);
-    if (!bit || rh_conn_push_owed(sh, c, h) != RH_OK)
+    if (!bit || (item->answered & bit) || rh_conn_push_owed(sh, c, h) != RH_OK)
         return;
     if (item->msg->ack)
         item->handed |= bit;
@@ -472,6 +472,7 @@ static void taken_from(struct rh_shard *sh, struct rh_owed_item *item, uint64_t 
     if (!item->msg->ack)
         return;
     item->handed &= ~bit;
+    item->answered &= ~bit;
     if (online && (item->handed || !before))
         return;
     if (item->acked)

@@ -82,6 +82,7 @@ static bool answered(struct rh_shard *sh, const struct ack *a, struct rh_owed_it
     bit = rh_owed_place(a->o, a->c, false);
     *ret_new = (item->handed & bit) != 0;
     item->handed &= ~bit;
+    item->answered |= bit;
     item->acked = true;
     return !item->handed;
 }

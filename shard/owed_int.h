@@ -42,6 +42,7 @@ struct rh_owed_item {
         uint64_t handed; /* acknowledged: places that have not answered */
         uint64_t copies; /* plain: entries of send queues */
     };
+    uint64_t answered; /* policy all: places that have, and do not get it again */
     uint32_t slot, gen;
     uint32_t attempt;    /* the last one that was handed out; 0: none */
     uint32_t sent;       /* when, in ticks */
@@ -54,7 +55,7 @@ struct rh_owed_item {
     uint8_t acked : 1;   /* policy all: some device has answered */
 };
 
-_Static_assert(sizeof(struct rh_owed_item) <= 88, "of a million there are a million");
+_Static_assert(sizeof(struct rh_owed_item) <= 96, "of a million there are a million");
 
 /* What one user is owed; exists while there is any item, or a loss to tell. */
 struct rh_owed {

@@ -405,6 +405,7 @@ bool rh_owed_fly(struct rh_shard *sh, struct rh_owed_item *item, bool tell)
     insert_last(&o->flight, item);
     item->at = RH_OWED_FLIGHT;
     item->handed = 0;
+    item->answered = 0;
     item->repetitions = 0;
     item->acked = false;
     o->unacked += item->msg->ack;

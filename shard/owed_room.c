@@ -208,7 +208,7 @@ static struct rh_handle *hand_over(struct rh_shard *sh, struct rh_conn *c,
         h = handle_of(sh, rh_msg_again(item->msg, attempt, true, "", 0));
     *ret_skip = !place || (attempt > 1 && !h) || (anew && !fly(sh, item));
     if (!*ret_skip) {
-        item->handed |= place;
+        item->handed |= place & ~item->answered;
         return h;
     }
     if (h)
