@@ -20,11 +20,12 @@
  * Invariants  (1) One batch at most is not synced.  (2) Nothing is written behind a batch that is not.
  *             (3) `durable` rises by one with each batch.
  */
-#include "store/journal_int.h"
+#include "store/journal.h"
 
 #include "core/clock.h"
 #include "core/err.h"
 #include "core/mem.h"
+#include "store/journal_int.h"
 
 #define PAGE       RH_SEGMENT_HEAD
 #define PILE_BEGIN (PAGE + RH_BATCH_HEAD) /* of events, in a pile */

@@ -52,7 +52,7 @@ static uint64_t take_spare(struct rh_journal *j)
         const uint64_t number = j->list.at[i].number;
 
         if (j->list.at[i].kind != RH_JFILE_SPARE || j->list.at[i].size != j->segment_bytes ||
-            (j->ops[RH_ACTOR_BROOM].busy && j->swept.number == number))
+            j->swept.number == number) /* the broom is at it */
             continue;
         rh_jfiles_del(&j->list, i);
         return number;
