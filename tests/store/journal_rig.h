@@ -51,6 +51,7 @@ static inline int rig_open(struct rig *rig)
 
     rig->next = 1;
     rig->read = rig->first = rig->holes = rig->told = 0;
+    memset(rig->batch_last, 0, sizeof(rig->batch_last));
     rc = rh_files_create("dir", &rig->files, &rig->fault);
     if (rc < 0)
         return rc;
