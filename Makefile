@@ -54,7 +54,7 @@ FUZZ_BIN  := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FZ_SRC    := tests/fuzz/fuzz_conn.c $(wildcard tests/fuzz/fz_*.c)
 DISK_OBJ  := $(patsubst %.c,$(B)/%.o,$(wildcard tests/store/disk*.c))
 DISK_BIN  := $(patsubst %.c,$(B)/%,$(shell grep -ls '"tests/store/disk.h"' $(TEST_SRC) $(wildcard tests/fuzz/fuzz_*.c)))
-PROGRAMS  := ringhubd ringhub-bench
+PROGRAMS  := ringhubd ringhub-bench ringhub-journal
 C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools tools/load bench bench/* tests \
                          tests/*))
 
@@ -66,7 +66,7 @@ C_FILES   := $(wildcard *.[ch] $(addsuffix /*.[ch],core proto shard store tools 
 
 # ---- what one does ------------------------------------------------------------------------------
 
-all: $(PROGRAMS:%=$(B)/%) ## build the library, the daemon and the load tool (installs nothing)
+all: $(PROGRAMS:%=$(B)/%) ## build the library, the daemon and the tools (installs nothing)
 
 run: all ## install what is missing, build, and start the hub with its defaults
 	$(Q)exec $(B)/ringhubd
@@ -143,6 +143,7 @@ $(LIB): $(LIB_OBJ) $(B)/sources
 
 $(B)/ringhubd: $(B)/tools/ringhubd.o $(LIB)
 $(B)/ringhub-bench: $(LOAD_OBJ) $(LIB)
+$(B)/ringhub-journal: $(B)/tools/journal.o $(LIB)
 
 $(PROGRAMS:%=$(B)/%):
 	$(call say,LD,$@)
