@@ -232,6 +232,8 @@ void rh_file_sync(struct rh_files *f, int fd, uint64_t tag)
 
 void rh_file_close(struct rh_files *f, int fd, uint64_t tag)
 {
+    if (f->dead) /* it went with the power */
+        return;
     on_fd(queue(f, DISK_CLOSE, tag), fd);
 }
 
