@@ -597,6 +597,112 @@ RH_TEST(outq, missed_messages_count_in_no_bound)
     end(&b);
 }
 
+/* ---- what is owed ---- */
+
+static bool push_owed(struct bench *b, char prio, unsigned number)
+{
+    struct rh_handle *h = make(b, prio, number);
+    bool pushed = h && rh_outq_push_owed(b->q, h);
+
+    if (h)
+        rh_handle_unref(&b->stock.handles, h);
+    return pushed;
+}
+
+static void note_owed(void *arg, const struct rh_msg *msg)
+{
+    struct bench *b = arg;
+
+    b->len += (size_t)snprintf(b->text + b->len, sizeof(b->text) - b->len, "%.4s",
+                               (const char *)rh_msg_frame(msg));
+}
+
+static const char *owed_of(struct bench *b, bool flying)
+{
+    b->len = 0;
+    b->text[0] = '\0';
+    rh_outq_each_owed(b->q, flying, note_owed, b);
+    return b->text;
+}
+
+RH_TEST(outq, owed_messages_leave_in_their_lanes_and_count_in_no_bound)
+{
+    struct bench b;
+
+    begin(&b);
+    push_all(&b, "n1");
+    RH_OK_IF(push_owed(&b, 'n', 2) && push_owed(&b, 'h', 3));
+    push_all(&b, "n4 h5");
+    RH_EQ_INT(b.q->messages, 3);
+    RH_EQ_INT(b.q->bytes, 3 * FRAME);
+    RH_EQ_INT(b.q->owed, 2);
+    RH_EQ_U64(b.stock.messages, 5);
+    RH_EQ_U64(b.stock.bytes, 5 * FRAME);
+    RH_EQ_STR(owed_of(&b, false), "h003n002");
+    RH_EQ_STR(owed_of(&b, true), "");
+    b.len = 0;
+    fill(&b, 3);
+    RH_EQ_STR(b.text, "h003h005n001");
+    RH_EQ_STR(owed_of(&b, true), "h003");
+    RH_EQ_STR(owed_of(&b, false), "n002");
+    done(&b);
+    RH_EQ_INT(b.sent, 2); /* of the owed ones it has been asked before */
+    RH_EQ_INT(b.q->owed, 1);
+    b.len = 0;
+    send_all(&b);
+    RH_EQ_STR(b.text, "n002n004");
+    RH_EQ_INT(b.q->owed, 0);
+    RH_OK_IF(push_owed(&b, 'n', 6));
+    end(&b);
+}
+
+RH_TEST(outq, owed_messages_are_never_dropped_for_others)
+{
+    struct bench b;
+
+    begin(&b);
+    RH_OK_IF(push_owed(&b, 'n', 1));
+    push_all(&b, "n2");
+    RH_OK_IF(push_owed(&b, 'n', 3) && push_owed(&b, 'h', 4));
+    RH_EQ_INT(rh_outq_drop_oldest(&b.stock, b.q), RH_OK);
+    RH_EQ_INT(rh_outq_drop_oldest(&b.stock, b.q), RH_ENOTFOUND);
+    expect(&b, "h004n001(d0 0-0 1)n003");
+    push_all(&b, "n5 o6");
+    RH_OK_IF(push_owed(&b, 'n', 7));
+    fill(&b, 1);
+    RH_EQ_INT(rh_outq_drop_messages(&b.stock, b.q),
+              0); /* who owes it asks before; it is not lost */
+    RH_EQ_INT(b.q->owed, 0);
+    done(&b);
+    expect(&b, "o006");
+    end(&b);
+}
+
+RH_TEST(outq, high_owed_ones_beyond_the_lane_keep_their_order_with_the_others)
+{
+    struct bench b;
+    char expected[(RH_LANE_HIGH_MAX + 3) * FRAME + 1];
+
+    begin(&b);
+    for (unsigned i = 0; i < RH_LANE_HIGH_MAX; i++) {
+        RH_OK_IF(i % 2 ? push_owed(&b, 'h', i) : push(&b, 'h', i));
+        snprintf(expected + i * FRAME, FRAME + 1, "h%03u", i);
+    }
+    push_all(&b, "n500");
+    RH_OK_IF(push_owed(&b, 'h', 501)); /* the lane is full */
+    RH_EQ_INT(b.q->high_in_normal, 1);
+    fill(&b, RH_LANE_HIGH_MAX);
+    RH_EQ_STR(b.text, expected);
+    done(&b);
+    push_all(&b, "h502"); /* it has room again, but one waits behind */
+    RH_EQ_INT(b.q->high_in_normal, 2);
+    b.len = 0;
+    send_all(&b);
+    RH_EQ_STR(b.text, "n500h501h502");
+    RH_EQ_INT(b.q->high_in_normal, 0);
+    end(&b);
+}
+
 /* ---- losses ---- */
 
 static void drop(struct bench *b, unsigned times)
@@ -1063,6 +1169,8 @@ static void drop_with_failures(void *arg)
             expected -= rh_outq_drop_oldest(&b.stock, b.q) == RH_OK;
         if (i % 6 == 0)
             expected += push_own(&b, i);
+        if (i % 3 == 0)
+            push_owed(&b, 'n', i);
         RH_EQ_INT(b.q->messages, expected);
     }
     if (b.q && rh_outq_tell(b.q, MAX, encode, &b)) {

@@ -756,6 +756,35 @@ RH_TEST(owed, very_many_are_looked_at_in_slices)
     rig_end();
 }
 
+RH_TEST(owed, what_returns_while_they_are_looked_at_is_not_forgotten)
+{
+    char id[8];
+    int a;
+
+    rig_begin();
+    rig.mute = true;
+    rig.cfg->offline_max_messages = 5000;
+    rig.cfg->ack_max_unacked = 1;
+    a = connect_user("ann");
+    send_mail(&(struct mail){.id = "x", .from = "sam", .to = "ann", .ack = true, .ttl_ms = 1500});
+    for (unsigned i = 0; i < 3000; i++) {
+        snprintf(id, sizeof(id), "m%u", i);
+        send_mail(&(struct mail){
+            .id = id, .from = "sam", .to = "ann", .ack = true, .ttl_ms = i ? 9000 : 1000});
+        if (i % 500 == 0)
+            pass();
+    }
+    later(1000);
+    RH_OK_IF(rh_user_owed(user_of("ann"))->scan); /* it goes on */
+    cut(a);                                       /* and this one comes in front of where it is */
+    later(1);
+    later(1);
+    RH_EQ_INT(rig_stat(RH_STAT_offline_messages), 3000);
+    later(498);
+    RH_EQ_INT(rig_stat(RH_STAT_offline_messages), 2999);
+    rig_end();
+}
+
 RH_TEST(owed, the_ack_thread_hears_only_of_what_is_unanswered_for_a_while)
 {
     int a;
@@ -860,6 +889,30 @@ RH_TEST(owed, a_reconnect_begins_the_schedule_anew_and_old_dates_mean_nothing)
     ring(1, RH_DUE_GIVE_UP);
     RH_EQ_STR(take_all(a), "");
     RH_EQ_INT(rig_stat(RH_STAT_unacked_messages), 1);
+    rig_end();
+}
+
+RH_TEST(owed, a_date_from_before_the_last_delivery_means_nothing)
+{
+    struct rh_owed_item *item;
+    uint64_t old;
+    int a;
+
+    rig_begin();
+    a = connect_user("ann");
+    send_ack("a1", "ann");
+    take_all(a);
+    later(101);
+    old = rig.armed[0];
+    item = rh_owed_by_name(rig.sh, (uint32_t)old, (uint32_t)(old >> 32));
+    RH_OK_IF(rh_owed_refly(rig.sh, item)); /* as a history does that brings it once more */
+    pass();
+    RH_EQ_INT(rig.armed_count, 0);
+    rig.armed[rig.armed_count++] = old;
+    ring(0, RH_DUE_GIVE_UP);
+    RH_EQ_INT(rig_stat(RH_STAT_unacked_messages), 1);
+    later(101);
+    RH_EQ_INT(rig.armed_count, 1);
     rig_end();
 }
 
