@@ -179,11 +179,6 @@ static bool ids_wanted(const struct rh_shard *sh)
     return sh->cfg->dedup_window_ms && sh->cfg->dedup_max;
 }
 
-uint64_t rh_id_until_ms(const struct rh_shard *sh)
-{
-    return ids_wanted(sh) ? rh_now_unix_ms(sh) + sh->cfg->dedup_window_ms : 0;
-}
-
 static void trim_ids(struct rh_shard *sh, uint32_t budget)
 {
     bool wanted = ids_wanted(sh);

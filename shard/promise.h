@@ -59,7 +59,12 @@ bool rh_promise_open(const struct rh_shard *sh, size_t bytes, bool surely);
 /* ---- ids that clients gave ---- */
 
 /* Until when (unix, ms) an id whose request is answered now is remembered; 0: not at all. */
-uint64_t rh_id_until_ms(const struct rh_shard *sh);
+static inline uint64_t rh_id_until_ms(const struct rh_shard *sh)
+{
+    const struct rh_config *cfg = sh->cfg;
+
+    return cfg->dedup_window_ms && cfg->dedup_max ? rh_now_unix_ms(sh) + cfg->dedup_window_ms : 0;
+}
 
 enum rh_id_known {
     RH_ID_NEW,      /* nothing: make a promise with this key */
