@@ -51,7 +51,9 @@ static void commit(enum rh_wire_error err)
                                 .cookie = ev->cookie,
                                 .conn = ev->conn,
                                 .a = err,
-                                .b = ev->flags};
+                                .b = ev->flags,
+                                .c = ((struct rh_msg *)ev->msg)->seq,
+                                .d = ev->d};
 
         if (ev->flags & RH_ACCEPT_ASKED)
             RH_EQ_INT(rh_mesh_tell(record, (unsigned)ev->a, &done), RH_OK);
@@ -203,6 +205,65 @@ RH_TEST(pressure_promises, what_the_store_refused_may_still_be_owed)
         rh_thread_join(&hub.threads[i]);
     for (unsigned i = 0; i < SHARDS; i++)
         rh_shard_destroy(hub.all[i]);
+}
+
+/* ---- rooms ---- */
+
+static void join(struct client *c, const char *room)
+{
+    request(c, "room.join", "\"room\":\"%s\"", room);
+    WAIT_FOR(c->answers == c->asked && !c->errors);
+}
+
+/* Goal    a room's message that asks for acknowledgements brings what keeping it takes, whichever shard
+ *         is the room's home; its publisher is answered after the commit, and again if it repeats the
+ *         id. */
+RH_TEST(pressure_promises, a_publish_is_answered_by_its_commit)
+{
+    struct client *a, *b;
+    char room[24], answer[64];
+    struct rh_msg *msg, *again;
+
+    begin();
+    a = user_on(0, "");
+    b = user_on(1, "");
+    for (unsigned home = 0; home < SHARDS; home++) {
+        name_on(room, "r", home, home);
+        join(a, room);
+        join(b, room);
+        for (unsigned i = 0; i < 2; i++)
+            request(a, "room.publish",
+                    "\"room\":\"%s\",\"content\":1,\"ack\":true,\"id\":\"order-7\"", room);
+        WAIT_FOR(record_has() == 1 && b->published == home + 1);
+        RH_EQ_INT(a->answers, a->asked - 2);
+        msg = kept[kept_first].msg;
+        RH_EQ_INT(msg->kind, RH_MSG_ROOM);
+        RH_OK_IF(msg->ack && msg->given && msg->from_user && msg->shares);
+        RH_EQ_INT(msg->shares->count, 1);
+        RH_OK_IF(is(msg, msg->to_at, msg->to_len, room));
+        RH_OK_IF(is(msg, msg->from_at, msg->from_len, a->name));
+        RH_OK_IF(is(msg, msg->id_at, msg->id_len, "order-7"));
+        RH_EQ_U64(msg->expires_ms, msg->created_ms + 7ull * 86400000);
+        again = rh_msg_again(msg, 345, false, ",\"epoch\":\"e\"", 12);
+        RH_OK_IF(
+            strstr(text_of(again), ",\"ack\":false,\"attempt\":345,\"epoch\":\"e\",\"priority\":"));
+        rh_msg_drop_any(again);
+        RH_OK_IF(kept[kept_first].c > msg->created_ms);
+        commit(RH_WIRE_NONE);
+        WAIT_FOR(a->answers == a->asked);
+        snprintf(answer, sizeof(answer), "{\"id\":\"order-7\",\"seq\":1,\"recipients\":%u}",
+                 (unsigned)kept[kept_first - 1].d);
+        RH_OK_IF(strstr(a->last, answer));
+        a->last[0] = '\0';
+        request(a, "room.publish", "\"room\":\"%s\",\"content\":2,\"ack\":true,\"id\":\"order-7\"",
+                room);
+        WAIT_FOR(a->answers == a->asked);
+        RH_OK_IF(strstr(a->last, answer));
+        RH_EQ_INT(b->published, home + 1);
+    }
+    RH_EQ_INT(a->errors, 0);
+    RH_EQ_INT(stat_at(0, RH_STAT_dedup_hits), 2 * SHARDS);
+    end();
 }
 
 /* ---- when the store does not keep up ---- */
