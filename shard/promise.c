@@ -221,7 +221,7 @@ enum rh_id_known rh_id_ask(struct rh_shard *sh, struct rh_conn *c, const struct 
                            enum rh_id_event event, struct rh_span request_id, struct rh_span id)
 {
     const struct rh_id *known = rh_dedup_find(&sh->dedup, key, rh_now_unix_ms(sh));
-    struct rh_outcome o = {RH_WIRE_NONE};
+    struct rh_outcome o = {.err = RH_WIRE_NONE};
 
     if (!known)
         return RH_ID_NEW;

@@ -171,7 +171,7 @@ static void send_here(struct rh_shard *sh, struct rh_conn *c, struct rh_msg *tak
     struct rh_user *user = receiver(sh, take_msg);
     bool promise = r->key || may_be_owed(take_msg, user);
     struct rh_asker asker = {sh->tid, NULL, c ? conn_name(c) : 0};
-    struct rh_outcome o = {RH_WIRE_NONE};
+    struct rh_outcome o = {.err = RH_WIRE_NONE};
 
     if (promise) {
         asker.cookie = rh_promise_make(sh, c, r, take_msg->frame_len, take_msg->ack);
