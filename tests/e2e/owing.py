@@ -36,7 +36,7 @@ class Message:
         self.sender = sender
         self.acked = data.get("ack", False)
         self.owed = {}  # user -> the last attempt
-        self.recipients = 0
+        self.recipients = self.acknowledged = 0
         self.failed = False
 
     def notify(self, user, attempt=1, **other):
@@ -125,8 +125,12 @@ class World:
             await self.status(message, status)
 
     async def status(self, message, status):
+        data = {"id": message.data["id"], "status": status}
+        if "room" in message.data:
+            data.update(room=message.data["room"], recipients=message.recipients,
+                        acknowledged=message.acknowledged + self.hits("sum"))
         await self.tell(message.sender, {"type": "notify", "event": "message.status",
-                                         "data": {"id": message.data["id"], "status": status}})
+                                         "data": data})
 
     # ---- requests ----
 
@@ -297,6 +301,7 @@ class World:
         for name in data.get("ids", [data.get("id")]):
             message = user.owed.get(name)
             if message and not self.hits("deaf"):
+                message.acknowledged += 1
                 await self.settle(user, message)
 
 

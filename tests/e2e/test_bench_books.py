@@ -45,6 +45,7 @@ FAULTS = {
     "room-twice": ("(messages not expected|attempts whose)", ROOMS),
     "room-seq": ("messages corrupted", ROOMS),
     "room-name": ("messages corrupted", ROOMS),
+    "sum": ("messages corrupted", ROOMS),
     "room-reorder": ("messages reordered", ROOMS),
     "forget": ("(messages lost|ends of accepted messages never told)",
                ("ack", "--connections", "4", "--depth", "64", "--reconnect", "50", *SHORT)),

@@ -63,6 +63,8 @@ void load_body_read(struct rh_json data, struct load_body *ret)
         PICK(ret, from_seq)
         PICK(ret, to_seq)
         PICK(ret, count)
+        PICK(ret, recipients)
+        PICK(ret, acknowledged)
     }
 }
 

@@ -20,6 +20,7 @@ struct load_envelope {
 struct load_body {
     struct rh_json id, from, content, ack, attempt, status, room, seq, code;
     struct rh_json session, epoch, missed, from_seq, to_seq, count; /* of what is told */
+    struct rh_json recipients, acknowledged;
 };
 
 /* False: not one JSON object. */

@@ -332,6 +332,20 @@ static bool read_end(struct rh_json status, enum load_end *ret)
     return load_json_is(status, other[0]) || load_json_is(status, other[1]);
 }
 
+/* The end of a room's message says how many it was owed to, and how many have acknowledged it. */
+static bool numbers_fit(const struct load_worker *w, const struct load_conn *c,
+                        const struct load_body *b, enum load_end end)
+{
+    char room[LOAD_NAME_ROOM];
+    uint64_t owed, acked;
+
+    load_block_name(w->run, c->number, room);
+    return load_json_is(b->room, room) &&
+           rh_json_u64(b->recipients, 0, load_mode_block(w->run->opts) - 1, &owed) &&
+           rh_json_u64(b->acknowledged, 0, owed, &acked) &&
+           (acked == owed) == (end == LOAD_END_SUCCESS);
+}
+
 static void on_status(struct load_worker *w, struct load_conn *c, struct rh_json data,
                       struct rh_span text)
 {
@@ -356,6 +370,8 @@ static void on_status(struct load_worker *w, struct load_conn *c, struct rh_json
         load_unexpected(w, c, "a second end of a message, or of one that has none", text);
         return;
     }
+    if (load_class_in_room(e->class) && !numbers_fit(w, c, &b, end))
+        corrupted(w, c, "the end of a room's message does not fit together", text);
     load_book_status(w, e, end);
     load_pace_pump(w, c, w->now_ns);
 }
