@@ -2,14 +2,14 @@
 """bench/run_ack.py - what it costs that an acknowledged message is durable.
 
 Method  Pairs of runs of mode ack, one with store.durability commit and one with memory, in turns
-        (the first of a pair changes from round to round), each on a fresh hub with an empty store on
-        the disk that holds build/. Hub and load tool may use cores 0 and 1. Each kind is measured
+        (the first of a pair changes from round to round), each on a fresh hub with an empty store
+        on the disk that holds build/. Hub and load tool may use cores 0 and 1. Each kind is measured
         twice a round: saturated (a closed loop of --depth), and in an open loop at 30 % of what the
         first saturated run with memory made, or at --rate: there the server is not busy, and
         latency means something.
 Figures CPU of the whole server per message, from request to `message.status`, and their ratio in
-        each round; p50 and p99 of the receiver's arrival, and the ratio of the p50 in each round; and
-        of the answer, which waits for the commit, as well as of the status.
+        each round; p50 and p99 of the receiver's arrival, and the ratio of the p50 in each round;
+        the same of the answer, which waits for the commit, and of the status.
 
 Usage: run_ack.py [--rounds 5] [--rate R] [--depth 16] [--connections 200] [--duration 5s]
                   [--size 64] [--shards 2] [--share 0.3] [--set key=value]...
@@ -41,7 +41,7 @@ def tell(words, figures):
     print(f"  {words}: {figures['rate_per_second']:.0f}/s, {cpu(figures):.2f} us CPU, arrival p50 "
           f"{figures['latency']['p50'] / 1000:.0f} us, answer p50 "
           f"{figures['answer']['p50'] / 1000:.0f} us"
-          f"{', load tool too slow: ' + figures['tool']['why'] if figures['tool']['bottleneck'] else ''}",
+          + (", load tool too slow: " + figures["tool"]["why"] if figures["tool"]["bottleneck"] else ""),
           flush=True)
 
 
@@ -49,7 +49,8 @@ def rows(name, found):
     print(f"{name}: median [quartiles]")
     for kind in KINDS:
         runs_of = [pair[kind] for pair in found]
-        print(f"  {kind:8} CPU per message {runs.spread([cpu(r) for r in runs_of], 'us', 2)}   rate "
+        print(f"  {kind:8} CPU per message "
+              f"{runs.spread([cpu(r) for r in runs_of], 'us', 2)}   rate "
               f"{runs.spread([r['rate_per_second'] for r in runs_of], '/s', 0)}")
         for what, words in (("latency", "arrival"), ("answer", "answer"), ("status", "status")):
             print(f"           {words:8} " + "   ".join(

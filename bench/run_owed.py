@@ -21,6 +21,7 @@ Usage: run_owed.py [flight] [deadlines] [offline] [--users 1000] [--rate 50000] 
                    [--shards 2] [--durability commit]
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -35,6 +36,7 @@ import runs
 
 PARTS = ("flight", "deadlines", "offline")
 EACH_MAX = 1000  # ack.max_unacked, offline.max_messages
+SENDERS, WINDOW = 8, 2000  # offline: connections that send, and how much each has unanswered
 
 
 def memory(server):
@@ -159,43 +161,58 @@ def frame(text):
     return b"\x81" + length + bytes(4) + data
 
 
-def message_to(args, number):
-    """The number-th request: one message to each user in turn, so that all of them come round."""
-    user, k = number % args.away, number // args.away
-    return frame(json.dumps({"type": "request", "event": "message.send", "request_id": str(number),
-                             "data": {"to": f"away-{user}", "ack": True, "id": f"m-{user}-{k}",
-                                      "content": "x" * args.size}}, separators=(",", ":")))
+def requests(args, first):
+    """What one of the senders sends: a message to each of its users in turn, then the next round.
+    A user's messages are of one sender, as their order is promised then."""
+    for k in range(args.each):
+        for user in range(first, args.away, SENDERS):
+            yield frame(json.dumps(
+                {"type": "request", "event": "message.send", "request_id": f"{user}-{k}",
+                 "data": {"to": f"away-{user}", "ack": True, "id": f"m-{user}-{k}",
+                          "content": "x" * args.size}}, separators=(",", ":")))
 
 
-def fill(args, server, window=2000):
-    """Sends all of them over 8 connections, each with up to `window` unanswered; seconds."""
-    clients = [Client(server, f"sender-{i}") for i in range(8)]
-    total, sent, answered = args.away * args.each, 0, 0
-    unanswered = {client: 0 for client in clients}
+class Sender(Client):
+    """Keeps WINDOW requests unanswered."""
+
+    def __init__(self, server, args, number):
+        super().__init__(server, f"sender-{number}")
+        self.left = requests(args, number)
+        self.unanswered = 0
+
+    def send(self):
+        if self.unanswered <= WINDOW // 2:
+            more = list(itertools.islice(self.left, WINDOW - self.unanswered))
+            self.sock.sendall(b"".join(more))
+            self.unanswered += len(more)
+
+    def receive(self):
+        """How many were answered; any answer but `stored` ends the run."""
+        before = self.unanswered
+        self.data += self.read()
+        for text in self.texts():
+            if b'"type":"error"' in text or (b'"type":"response"' in text
+                                             and b'"stored"' not in text):
+                raise SystemExit(f"not stored: {text}")
+            self.unanswered -= b'"type":"response"' in text
+        return before - self.unanswered
+
+
+def fill(args, server):
+    """Sends all of them; seconds until the last answer."""
+    senders = [Sender(server, args, i) for i in range(SENDERS)]
+    left = args.away * args.each
     began = time.monotonic()
     with selectors.DefaultSelector() as ready:
-        for client in clients:
-            ready.register(client.sock, selectors.EVENT_READ, client)
-        while answered < total:
-            for client in clients:
-                more = min(window - unanswered[client], total - sent)
-                if more >= min(window // 2, total - sent) and more > 0:
-                    client.sock.sendall(b"".join(message_to(args, sent + i) for i in range(more)))
-                    sent += more
-                    unanswered[client] += more
+        for sender in senders:
+            ready.register(sender.sock, selectors.EVENT_READ, sender)
+        while left > 0:
+            for sender in senders:
+                sender.send()
             for key, _ in ready.select(60):
-                client = key.data
-                client.data += client.read()
-                for text in client.texts():
-                    if b'"type":"response"' in text:
-                        if b'"stored"' not in text:
-                            raise SystemExit(f"not stored: {text}")
-                        answered += 1
-                        unanswered[client] -= 1
-                    elif b'"type":"error"' in text:
-                        raise SystemExit(f"refused: {text}")
-    for client in clients:
-        client.close()
+                left -= key.data.receive()
+    for sender in senders:
+        sender.close()
     return time.monotonic() - began
 
 
