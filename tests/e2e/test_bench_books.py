@@ -48,7 +48,8 @@ FAULTS = {
     "sum": ("messages corrupted", ROOMS),
     "room-reorder": ("messages reordered", ROOMS),
     "forget": ("(messages lost|ends of accepted messages never told)",
-               ("ack", "--connections", "4", "--depth", "64", "--reconnect", "50", *SHORT)),
+               ("ack", "--connections", "8", "--depth", "64", "--reconnect", "100", "--duration",
+                "2s", *SHORT)),
     "short-untold": ("messages lost", (*BUSY_ROOMS, *SHORT)),
 }
 

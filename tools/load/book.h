@@ -127,7 +127,7 @@ void load_book_cut(struct load_worker *w, struct load_conn *c);
 void load_book_back(struct load_conn *c);
 
 /* Does it wait for the end of messages to silent readers? */
-bool load_book_owes(const struct load_conn *c);
+bool load_book_owes(struct load_worker *w, const struct load_conn *c);
 /* The end of the run: counts what is wrong with what is left of this connection's messages. */
 void load_book_judge(struct load_worker *w, struct load_conn *c, uint64_t now);
 

@@ -350,14 +350,15 @@ void load_book_back(struct load_conn *c)
 
 /* ---- the end ---- */
 
-bool load_book_owes(const struct load_conn *c)
+bool load_book_owes(struct load_worker *w, const struct load_conn *c)
 {
     const struct rh_list *head = &c->ledger->sent;
 
     for (const struct rh_list *at = head->next; at != head; at = at->next) {
         const struct load_entry *e = rh_container_of(at, struct load_entry, of_sender);
 
-        if (load_entry_is_acked(e) && e->flags & ACCEPTED && !(e->flags & (ENDED | AWAY)))
+        if (load_entry_is_acked(e) && e->flags & ACCEPTED && !(e->flags & ENDED) &&
+            load_entry_hushed(w, e))
             return true;
     }
     return false;

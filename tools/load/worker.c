@@ -201,7 +201,7 @@ static void draining(struct load_worker *w, uint64_t now)
         for (uint32_t i = 0; i < w->conns_count && done; i++)
             done = load_pace_done(w, &w->conns[i]);
         for (uint32_t i = 0; i < w->conns_count && done && w->run->opts->awaits_ends; i++)
-            done = !load_book_owes(&w->conns[i]);
+            done = !load_book_owes(w, &w->conns[i]);
     }
     if (done)
         set_phase(w, LOAD_DRAINED);
