@@ -33,6 +33,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,7 @@ from clients import envelope, path  # noqa: E402
 from hub import ROOT, SLOWNESS, VARIANT, Hub  # noqa: E402
 
 TOOL = ROOT / "build" / VARIANT / "ringhub-journal"
+BATCH = re.compile(r"^ *batch \d+ at byte (\d+), \d+ events, (\d+) bytes", re.MULTILINE)
 SETTLE = 1.0 * SLOWNESS  # a delivery is committed within 100 ms; the rest is this machine's noise
 ROOMS = ("den", "hall")
 KINDS = {"ready": 4, "silent": 3, "comer": 4, "absent": 3}
@@ -350,9 +352,8 @@ def journal(*args):
 
 def batches(segment):
     """(offset, bytes) of the valid batches of a segment, by the tool."""
-    _, text = journal("print", "--json", segment)
-    finds = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    return [(f["offset"], f["bytes"]) for f in finds if f["kind"] == "batch"]
+    _, text = journal("print", segment)
+    return [(int(at), int(size)) for at, size in BATCH.findall(text)]
 
 
 def tear(store, rng):
