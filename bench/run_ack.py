@@ -3,8 +3,8 @@
 
 Method  Pairs of runs of mode ack, one with store.durability commit and one with memory, in turns
         (the first of a pair changes from round to round), each on a fresh hub with an empty store
-        on the disk that holds build/. Hub and load tool may use cores 0 and 1. Each kind is measured
-        twice a round: saturated (a closed loop of --depth), and in an open loop at 30 % of what the
+        on the disk that holds build/. Hub and load tool may use cores 0 and 1. Each kind is
+        measured twice a round: saturated (a closed loop of --depth), and in an open loop at 30 % of what the
         first saturated run with memory made, or at --rate: there the server is not busy, and
         latency means something.
 Figures CPU of the whole server per message, from request to `message.status`, and their ratio in
@@ -38,11 +38,11 @@ def cpu(figures):
 
 
 def tell(words, figures):
+    tool = figures["tool"]
+    slow = ", load tool too slow: " + tool["why"] if tool["bottleneck"] else ""
     print(f"  {words}: {figures['rate_per_second']:.0f}/s, {cpu(figures):.2f} us CPU, arrival p50 "
           f"{figures['latency']['p50'] / 1000:.0f} us, answer p50 "
-          f"{figures['answer']['p50'] / 1000:.0f} us"
-          + (", load tool too slow: " + figures["tool"]["why"] if figures["tool"]["bottleneck"] else ""),
-          flush=True)
+          f"{figures['answer']['p50'] / 1000:.0f} us{slow}", flush=True)
 
 
 def rows(name, found):

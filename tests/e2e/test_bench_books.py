@@ -3,6 +3,7 @@
 
 Goal    the tool says "fine" only if every accepted message is accounted for: received, settled and
         told, or owed; and each broken promise is found, named, and gives exit status 1.
+        The real hub keeps all of them.
 Method  tests/e2e/owing.py, which breaks one promise, chosen by the path of the URL. Runs that have
         to wait for what never comes are begun together before the first test.
 """
@@ -10,6 +11,7 @@ import concurrent.futures
 import json
 import unittest
 
+from hub import Hub
 from owing import Server
 from test_bench_tool import bench
 
@@ -199,6 +201,54 @@ class Books(unittest.TestCase):
                       "acknowledged messages accepted:", "deliveries again", "came back",
                       "status  ", "nothing lost"):
             self.assertIn(words, result.stdout)
+
+
+class BooksOfRinghub(unittest.TestCase):
+    """The real hub, with 4 shards."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.hub = Hub({"ack.timeout": "1s", "ack.max_retries": "1"})
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.hub.stop()
+
+    def counts(self, mode, *args):
+        result = bench(mode, "--url", self.hub.url + "/ws", "--duration", "1s", "--warmup", "0ms",
+                       "--json", "-", "--pid", str(self.hub.pid), *args)
+        figures = json.loads(result.stdout)
+        counts = figures["counts"]
+        self.assertEqual(result.returncode, 0, (counts, figures["first_faults"]))
+        self.assertGreater(counts["accepted"], 0)
+        self.assertEqual(counts["accepted"], sum(counts[end] for end in (
+            "succeeded", "ended_otherwise", "owed", "away")))
+        return counts
+
+    def test_every_accepted_message_is_accounted_for(self):
+        for args in (("ack", "--connections", "40", "--rate", "500"),
+                     ("ack", "--connections", "40", "--depth", "4", "--threads", "2"),
+                     ("mixed", "--connections", "40", "--rate", "500"),
+                     ("mixed", "--connections", "40", "--depth", "2", "--size", "3000")):
+            with self.subTest(args=args):
+                self.counts(*args)
+
+    def test_so_it_is_when_connections_are_cut_off(self):
+        for args in (("ack", "--connections", "40", "--depth", "4", "--reconnect", "30"),
+                     ("mixed", "--connections", "40", "--depth", "2", "--reconnect", "30")):
+            with self.subTest(args=args):
+                counts = self.counts(*args)
+                self.assertGreater(counts["cut"], 10)
+                self.assertEqual(counts["returned"], counts["cut"])
+
+    def test_what_nobody_acknowledges_comes_again_and_ends(self):
+        for mode in ("ack", "mixed"):
+            with self.subTest(mode=mode):
+                counts = self.counts(mode, "--connections", "40", "--rate", "300", "--silent-share",
+                                     "20%", "--ack-timeout", "1s", "--drain", "20s")
+                self.assertGreater(counts["ended_otherwise"], 0)
+                self.assertEqual(counts["owed"], 0)
+                self.assertGreaterEqual(counts["repeated"], counts["ended_otherwise"])
 
 
 if __name__ == "__main__":
