@@ -313,10 +313,12 @@ static uint64_t next_ms(const struct rh_record *r)
 {
     uint64_t ms = WAIT_MS_MAX;
 
-    if (r->starved || r->now.first || r->broken || r->stop_ms || spilled(r))
+    if (r->starved || r->now.first || r->broken || r->stop_ms)
         return NAP_MS;
     if (r->load.on || rh_record_could_write(r))
         return 0;
+    if (spilled(r))
+        return NAP_MS;
     if (!r->journal)
         return ms;
     ms = RH_MIN(ms, rh_journal_next_ms(r->journal, r->now_ms));
@@ -343,4 +345,6 @@ void rh_record_wait(struct rh_record *r)
     if (!rh_mesh_sleep(r->mesh) && ms != NAP_MS)
         ms = 0;
     sleep_ms(r, ms);
+    if (r->load.on)
+        rh_thread_yield(); /* to the shards, which take what they are told */
 }
