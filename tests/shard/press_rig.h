@@ -202,6 +202,21 @@ static inline void listen_on(unsigned tid)
     hub.ports[tid] = ntohs(((struct sockaddr_in *)&addr.at)->sin_port);
 }
 
+/* Shards take connections when the record thread has told them what is owed: nothing. */
+static inline void load_all(void)
+{
+    struct rh_mesh *mesh = rh_net_member(hub.env.net, CONTROL);
+
+    for (unsigned i = 0; i < SHARDS; i++) {
+        struct rh_event ev = {.kind = RH_EV_LOADED};
+
+        RH_EQ_INT(rh_mesh_tell(mesh, i, &ev), RH_OK);
+    }
+    rh_mesh_publish(mesh);
+    while (atomic_load(&hub.promises.loaded) < SHARDS)
+        rh_clock_nap_ms(1);
+}
+
 static inline void begin(void)
 {
     static unsigned tids[SHARDS] = {0, 1, 2};
@@ -225,6 +240,7 @@ static inline void begin(void)
     while (!hub.ready[0] || !hub.ready[1] || !hub.ready[2])
         pthread_cond_wait(&hub.changed, &hub.lock);
     pthread_mutex_unlock(&hub.lock);
+    load_all();
 }
 
 /* ---- questions ---- */
