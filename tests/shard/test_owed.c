@@ -508,6 +508,28 @@ RH_TEST(owed, under_all_every_device_that_has_it_answers)
     rig_end();
 }
 
+RH_TEST(owed, under_all_who_has_answered_does_not_get_it_again)
+{
+    int a, b;
+
+    rig_begin();
+    rig.cfg->ack_policy = RH_ACK_ALL;
+    a = connect_user("ann");
+    b = connect_user("ann");
+    send_ack("a1", "ann");
+    take_all(a);
+    take_all(b);
+    ack_id(a, "a1");
+    later(101);
+    ring(0, RH_DUE_REPEAT);
+    RH_EQ_STR(take_all(a), "");
+    RH_EQ_STR(take_all(b), "a1#2");
+    ack_id(b, "a1");
+    pass();
+    RH_EQ_STR(record(), "accepted a1 1 asked, attempt a1 2, settled a1 success none");
+    rig_end();
+}
+
 RH_TEST(owed, under_all_a_device_that_goes_is_not_waited_for)
 {
     int a, b;

@@ -22,7 +22,8 @@ struct item {
     bool ack, acked;
     unsigned attempt;
     enum where where;
-    uint64_t has; /* acknowledged: bits of devices; plain: of queues, by connection number */
+    uint64_t answered; /* devices that do not get it again */
+    uint64_t has;      /* acknowledged: bits of devices; plain: of queues, by connection number */
 };
 
 struct device {
@@ -106,7 +107,7 @@ static void hand_out(struct user *u, struct item *it)
     it->attempt++;
     model.attempts++;
     for (unsigned i = 0; i < u->device_count; i++) {
-        if (!has_room(&u->devices[i]))
+        if (!has_room(&u->devices[i]) || (it->answered >> i & 1))
             continue;
         it->has |= 1ull << i;
         queue(u, i, (unsigned)(it - u->items), it->attempt);
@@ -124,7 +125,7 @@ static void pump(struct user *u)
 
     while ((it = first_waiting(u)) && may_go(u, it)) {
         it->where = FLIES;
-        it->has = 0;
+        it->has = it->answered = 0;
         it->acked = false;
         hand_out(u, it);
     }
@@ -142,6 +143,7 @@ static void taken_from(struct user *u, unsigned device, bool plain)
     for (unsigned i = 0; i < u->count; i++) {
         struct item *it = &u->items[i];
 
+        it->answered &= ~(1ull << device);
         if (it->where != FLIES || it->ack == plain || !(it->has >> device & 1))
             continue;
         it->has &= ~(1ull << device);
@@ -289,6 +291,7 @@ static void do_ack(struct user *u)
         return;
     if (it->where == FLIES && rig.cfg->ack_policy == RH_ACK_ALL) {
         it->has &= ~(1ull << i);
+        it->answered |= 1ull << i;
         it->acked = true;
         if (it->has)
             return;
