@@ -105,11 +105,11 @@ static bool more_places(struct rh_owed *o)
     return true;
 }
 
-uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c, bool give)
+uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c)
 {
     uint32_t place = find_place(o, c);
 
-    if (place == UINT32_MAX && give) {
+    if (place == UINT32_MAX) {
         place = 0;
         while (place < o->places && o->conns[place])
             place++;
@@ -117,7 +117,7 @@ uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c, bool give)
             return 0;
         o->conns[place] = c;
     }
-    return place == UINT32_MAX ? 0 : bit_of(place);
+    return bit_of(place);
 }
 
 /* The connection has no place any more. Returns the bit that nobody has now; 0: none. */
@@ -165,7 +165,7 @@ static void push_one(struct rh_shard *sh, struct rh_owed_item *item, struct rh_c
 
     if (!rh_conn_takes_owed(sh, c))
         return;
-    bit = rh_owed_place(item->owed, c, true);
+    bit = rh_owed_place(item->owed, c);
     if (!bit || (item->answered & bit) || rh_conn_push_owed(sh, c, h) != RH_OK)
         return;
     if (item->msg->ack)

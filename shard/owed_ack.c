@@ -79,7 +79,7 @@ static bool answered(struct rh_shard *sh, const struct ack *a, struct rh_owed_it
         return true;
     if (sh->cfg->ack_policy == RH_ACK_ANY)
         return true;
-    bit = rh_owed_place(a->o, a->c, true); /* it may have it from an earlier connection */
+    bit = rh_owed_place(a->o, a->c); /* it may have it from an earlier connection */
     *ret_new = (item->handed & bit) != 0;
     item->handed &= ~bit;
     item->answered |= bit;

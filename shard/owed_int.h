@@ -158,8 +158,8 @@ void rh_owed_expiry_ring(struct rh_shard *sh, struct rh_alarm *alarm);
 
 /* ---- owed.c: connections, handing out ---- */
 
-/* The connection's place, as a bit; given if it has none and `give`. 0: none, or no memory. */
-uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c, bool give);
+/* The connection's place, as a bit; given if it has none. 0: no memory. */
+uint64_t rh_owed_place(struct rh_owed *o, struct rh_conn *c);
 /* Has any of its connections room for what is owed? */
 bool rh_owed_room(const struct rh_shard *sh, struct rh_user *user);
 /* The frame of that attempt: one use of a handle. NULL: no memory. */

@@ -201,7 +201,7 @@ static struct rh_handle *hand_over(struct rh_shard *sh, struct rh_conn *c,
     /* In flight at a fan-out: another device of the user has got it in this lap. */
     bool anew = history || item->at != RH_OWED_FLIGHT;
     uint32_t attempt = item->attempt + anew;
-    uint64_t place = rh_owed_place(item->owed, c, true);
+    uint64_t place = rh_owed_place(item->owed, c);
     struct rh_handle *h = NULL;
 
     if (attempt > 1)
