@@ -20,6 +20,7 @@ static struct rh_config *config(const char *listen, const char *shards)
     RH_EQ_INT(rh_config_set(cfg, "listen", listen, "test", &fault), RH_OK);
     RH_EQ_INT(rh_config_set(cfg, "shards", shards, "test", &fault), RH_OK);
     RH_EQ_INT(rh_config_set(cfg, "log.level", "error", "test", &fault), RH_OK);
+    RH_EQ_INT(rh_config_set(cfg, "store.durability", "memory", "test", &fault), RH_OK);
     return cfg;
 }
 
