@@ -564,6 +564,8 @@ static const struct rh_config *standard_config(void)
     if (!standard) {
         rh_log_set_level_any(RH_LOG_ERROR + 1);
         FZ_CHECK(rh_config_create(&standard) == RH_OK, "no configuration");
+        standard->store_durability = RH_DURABILITY_MEMORY;
+        standard->offline_enabled = false;
     }
     return standard;
 }

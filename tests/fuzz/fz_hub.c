@@ -1,6 +1,6 @@
-/* tests/fuzz/fz_hub.c - shards that are driven, and what must hold between passes; see fz_hub.h.
+/* tests/fuzz/fz_hub.c - threads that are driven, and what must hold between passes; see fz_hub.h.
  *
- * The control thread's part is played here as shard/hub.c plays it.
+ * The control thread's part is played here as shard/hub_run.c plays it.
  */
 #include "tests/fuzz/fz_hub.h"
 
@@ -10,23 +10,30 @@
 #include "core/mem.h"
 #include "core/rand.h"
 #include "core/thread.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
+#include "store/store.h"
+#include "tests/fuzz/fz_bell.h"
 #include "tests/fuzz/fz_kernel.h"
 #include "tests/fuzz/fz_peer.h"
 
 #define ROUNDS_MAX 3000 /* of passes before all is idle: who needs more, spins */
 #define STEP_MS    200
 #define STEPS_MAX  200 /* of that, until all is quiet */
+#define MEMBERS    (FZ_SHARDS + 3)
 
 static struct {
     struct rh_net *net;
     struct rh_snapshot *snapshot;
     struct rh_limits *limits;
     struct rh_shard_env env;
-    unsigned shards;
+    struct rh_store_env store_env;
+    struct rh_promises promises;
+    unsigned shards, members;
     struct rh_shard *all[FZ_SHARDS];
-    bool running[FZ_SHARDS];
-    uint64_t round, quiet[FZ_SHARDS];
+    struct rh_ack *ack;
+    struct rh_record *record;
+    bool running[MEMBERS]; /* by tid */
+    uint64_t round, quiet[MEMBERS];
 } hub;
 
 /* ---- life ---- */
@@ -34,8 +41,14 @@ static struct {
 static void wake(void *arg, unsigned tid)
 {
     (void)arg;
-    if (tid < hub.shards && hub.running[tid])
+    if (!hub.running[tid])
+        return;
+    if (tid < hub.shards)
         rh_shard_wake_any(hub.all[tid]);
+    else if (tid == hub.env.ack)
+        rh_ack_wake_any(hub.ack);
+    else
+        rh_record_wake_any(hub.record);
 }
 
 static void snapshot_init(const struct rh_config *cfg)
@@ -47,21 +60,48 @@ static void snapshot_init(const struct rh_config *cfg)
     FZ_CHECK(hub.snapshot, "no snapshot");
 }
 
+static void start_store(void)
+{
+    struct rh_fault fault;
+
+    hub.store_env = (struct rh_store_env){
+        .snapshot = hub.snapshot,
+        .net = hub.net,
+        .hash_key = hub.env.hash_key,
+        .shards = hub.shards,
+        .control = hub.env.control,
+        .ack = hub.env.ack,
+        .record = hub.env.record,
+        .promises = &hub.promises,
+    };
+    rh_tid_set((int)hub.env.ack);
+    FZ_CHECK(rh_ack_create(&hub.store_env, &hub.ack, &fault) == RH_OK, "no ack thread: %s",
+             fault.text);
+    rh_tid_set((int)hub.env.record);
+    FZ_CHECK(rh_record_create(&hub.store_env, &hub.record, &fault) == RH_OK, "no record thread: %s",
+             fault.text);
+    hub.running[hub.env.ack] = hub.running[hub.env.record] = true;
+}
+
 void fz_hub_start(const struct rh_config *cfg, unsigned files)
 {
     struct rh_fault fault;
 
     memset(&hub, 0, sizeof(hub));
     hub.shards = cfg->shards;
+    hub.members = cfg->shards + 3;
     snapshot_init(cfg);
     FZ_CHECK(rh_limit_create(&hub.limits) == RH_OK, "no limits");
-    FZ_CHECK(rh_net_create(hub.shards + 1, wake, NULL, &hub.net) == RH_OK, "no net");
+    FZ_CHECK(rh_net_create(hub.members, wake, NULL, &hub.net) == RH_OK, "no net");
     rh_rand_bytes(&hub.env.hash_key, sizeof(hub.env.hash_key));
     hub.env.snapshot = hub.snapshot;
     hub.env.limits = hub.limits;
     hub.env.net = hub.net;
     hub.env.shards = hub.shards;
     hub.env.control = hub.shards;
+    hub.env.ack = hub.shards + 1;
+    hub.env.record = hub.shards + 2;
+    hub.env.promises = &hub.promises;
     hub.env.files = files;
     hub.env.node = "0123456789ab";
     hub.env.all = hub.all;
@@ -73,7 +113,9 @@ void fz_hub_start(const struct rh_config *cfg, unsigned files)
                  "no shard: %s", fault.text);
         hub.running[i] = true;
     }
+    start_store();
     rh_tid_set(RH_TID_NONE);
+    fz_hub_run(); /* until nothing is left of the start */
 }
 
 const struct rh_config *fz_hub_config(void)
@@ -137,16 +179,21 @@ static void check_conns(void)
     }
 }
 
+static bool due(unsigned tid)
+{
+    if (!hub.running[tid])
+        return false;
+    return tid < hub.shards ? fz_uring_due(hub.all[tid]->uring) : fz_bell_due(tid);
+}
+
 static void check_pass(unsigned tid)
 {
-    const struct rh_uring *u = hub.all[tid]->uring;
-
-    FZ_CHECK(fz_uring_lent(u) == 0, "shard %u keeps a buffer after its pass", tid);
-    for (unsigned to = 0; to < hub.shards; to++)
-        for (unsigned from = 0; from <= hub.shards; from++)
-            FZ_CHECK(!hub.running[to] || !fz_uring_asleep(hub.all[to]->uring) ||
-                         rh_net_depth_any(hub.net, from, to) == 0,
-                     "shard %u sleeps over an event of %u", to, from);
+    FZ_CHECK(tid >= hub.shards || fz_uring_lent(hub.all[tid]->uring) == 0,
+             "shard %u keeps a buffer after its pass", tid);
+    for (unsigned to = 0; to < hub.members; to++)
+        for (unsigned from = 0; from < hub.members; from++)
+            FZ_CHECK(!hub.running[to] || due(to) || rh_net_depth_any(hub.net, from, to) == 0,
+                     "thread %u sleeps over an event of %u", to, from);
 }
 
 /* ---- passes ---- */
@@ -170,21 +217,46 @@ void fz_hub_pass(unsigned shard)
     check_conns();
 }
 
+/* The ack thread, or the record thread. */
+static void store_pass(unsigned tid)
+{
+    if (!hub.running[tid])
+        return;
+    fz_move_clock_us(1);
+    rh_tid_set((int)tid);
+    fz_mem_may_fail(true);
+    hub.running[tid] = tid == hub.env.ack ? rh_ack_pass(hub.ack) : rh_record_pass(hub.record);
+    if (hub.running[tid] && tid == hub.env.ack)
+        rh_ack_wait(hub.ack);
+    else if (hub.running[tid])
+        rh_record_wait(hub.record);
+    fz_mem_may_fail(false);
+    rh_tid_set(RH_TID_NONE);
+    check_pass(tid);
+}
+
+static void any_pass(unsigned tid)
+{
+    if (tid < hub.shards)
+        fz_hub_pass(tid);
+    else
+        store_pass(tid);
+}
+
 void fz_hub_run(void)
 {
     bool any = true;
 
     for (unsigned rounds = 0; any; rounds++) {
         any = false;
-        FZ_CHECK(rounds < ROUNDS_MAX, "the shards spin");
-        for (unsigned i = 0; i < hub.shards; i++) {
-            if (!hub.running[i])
-                continue;
-            fz_uring_run(hub.all[i]->uring);
-            if (!fz_uring_due(hub.all[i]->uring))
+        FZ_CHECK(rounds < ROUNDS_MAX, "the threads spin");
+        for (unsigned i = 0; i < hub.members; i++) {
+            if (i < hub.shards && hub.running[i])
+                fz_uring_run(hub.all[i]->uring);
+            if (!due(i))
                 continue;
             any = true;
-            fz_hub_pass(i);
+            any_pass(i);
         }
     }
 }
@@ -193,19 +265,25 @@ void fz_hub_wait(unsigned ms)
 {
     fz_move_clock_us(1000ull * ms);
     fz_peers_age();
-    for (unsigned i = 0; i < hub.shards; i++)
-        fz_hub_pass(i);
+    for (unsigned i = 0; i < hub.members; i++)
+        any_pass(i);
     fz_hub_run();
 }
 
 /* ---- reload, drain ---- */
 
-static void tell_all(enum rh_event_kind kind, uint64_t round, struct rh_snapshot *snapshot)
+/* Some threads, by tid. */
+struct some {
+    unsigned first, count;
+};
+
+static void tell(struct some whom, enum rh_event_kind kind, uint64_t round,
+                 struct rh_snapshot *snapshot)
 {
     struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
 
     rh_tid_set((int)hub.shards);
-    for (unsigned i = 0; i < hub.shards; i++) {
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++) {
         struct rh_event ev = {.kind = (uint8_t)kind, .a = round, .msg = snapshot};
 
         if (snapshot)
@@ -225,7 +303,8 @@ void fz_hub_reload(const struct rh_config *want)
     rh_snapshot_drop_any(hub.snapshot);
     hub.snapshot = rh_snapshot_make(next);
     FZ_CHECK(hub.snapshot, "no snapshot");
-    tell_all(RH_EV_CONFIG, 0, hub.snapshot);
+    tell((struct some){0, hub.shards}, RH_EV_CONFIG, 0, hub.snapshot);
+    tell((struct some){hub.env.ack, 2}, RH_EV_CONFIG, 0, hub.snapshot);
 }
 
 static void on_control_event(void *arg, const struct rh_event *ev)
@@ -235,7 +314,7 @@ static void on_control_event(void *arg, const struct rh_event *ev)
     hub.quiet[ev->from] = ev->a;
 }
 
-static bool all_quiet(void)
+static bool all_quiet(struct some whom)
 {
     struct rh_mesh *mesh = rh_net_member(hub.net, hub.shards);
 
@@ -244,20 +323,25 @@ static bool all_quiet(void)
     rh_mesh_pop(mesh, on_control_event, NULL);
     rh_mesh_publish(mesh);
     rh_tid_set(RH_TID_NONE);
-    for (unsigned i = 0; i < hub.shards; i++)
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++)
         if (hub.quiet[i] != hub.round)
             return false;
     return true;
 }
 
-/* As hub.c: the second DRAIN only when all have answered the first. */
+static bool shards_quiet(void)
+{
+    return all_quiet((struct some){0, hub.shards});
+}
+
+/* As hub_run.c: the second DRAIN only when all have answered the first. */
 void fz_hub_drain(void)
 {
-    if (hub.round && (hub.round > 1 || !all_quiet()))
+    if (hub.round && (hub.round > 1 || !shards_quiet()))
         return;
     fz_trace("  DRAIN %llu", (unsigned long long)hub.round + 1);
     fz_excuse_all(FZ_DRAIN);
-    tell_all(RH_EV_DRAIN, ++hub.round, NULL);
+    tell((struct some){0, hub.shards}, RH_EV_DRAIN, ++hub.round, NULL);
 }
 
 bool fz_hub_draining(void)
@@ -267,19 +351,30 @@ bool fz_hub_draining(void)
 
 /* ---- the end ---- */
 
-static void await_quiet(void)
+static void await_quiet(struct some whom)
 {
     fz_hub_run();
-    for (unsigned steps = 0; !all_quiet(); steps++) {
-        FZ_CHECK(steps < STEPS_MAX, "the shards do not come to rest");
+    for (unsigned steps = 0; !all_quiet(whom); steps++) {
+        FZ_CHECK(steps < STEPS_MAX, "%u threads from %u on do not come to rest", whom.count,
+                 whom.first);
         fz_hub_wait(STEP_MS);
     }
+}
+
+/* Nobody is connected: who is here is owed something. */
+static void check_user(void *arg, struct rh_map_node *node)
+{
+    const struct rh_user *user = rh_container_of(node, struct rh_user, node);
+
+    (void)arg;
+    FZ_CHECK(rh_owed_any(user), "%.*s is here for nothing", user->name_len, user->name);
 }
 
 static void check_empty(struct rh_shard *sh)
 {
     FZ_CHECK(sh->conn_count == 0, "shard %u has %u connections", sh->tid, sh->conn_count);
-    FZ_CHECK(rh_map_count(&sh->users) == 0 && sh->sessions == 0, "shard %u has users", sh->tid);
+    rh_map_each(&sh->users, check_user, NULL);
+    FZ_CHECK(sh->sessions == 0, "shard %u has sessions", sh->tid);
     FZ_CHECK(rh_map_count(&sh->branches) == 0 && rh_map_count(&sh->subs) == 0,
              "shard %u has subscriptions", sh->tid);
     FZ_CHECK(sh->stock.messages == 0 && sh->stock.bytes == 0, "shard %u counts what is queued",
@@ -340,29 +435,55 @@ static void destroy_all(void)
         rh_tid_set((int)i);
         rh_shard_destroy(hub.all[i]);
     }
+    rh_tid_set((int)hub.env.record);
+    rh_record_destroy(hub.record);
     rh_tid_set(RH_TID_NONE);
+    rh_ack_destroy(hub.ack);
     rh_net_destroy(hub.net);
     rh_limit_destroy(hub.limits);
     rh_snapshot_drop_any(hub.snapshot);
     FZ_CHECK(fz_fds_open() == 0, "%u descriptors are open", fz_fds_open());
 }
 
+static void stop(struct some whom)
+{
+    tell(whom, RH_EV_STOP, 0, NULL);
+    for (unsigned i = whom.first; i < whom.first + whom.count; i++)
+        for (unsigned passes = 0; hub.running[i]; passes++) {
+            FZ_CHECK(passes < 10, "thread %u does not stop", i);
+            any_pass(i);
+        }
+}
+
+/* The record thread is quiet, and what it told the shards has arrived. */
+static void drain_store(void)
+{
+    const struct some record = {hub.env.record, 1}, shards = {0, hub.shards};
+
+    tell(record, RH_EV_DRAIN, ++hub.round, NULL);
+    await_quiet(record);
+    tell(shards, RH_EV_DRAIN, ++hub.round, NULL);
+    await_quiet(shards);
+}
+
 void fz_hub_stop(bool cut)
 {
+    const struct some shards = {0, hub.shards};
+    bool drained = !cut || !mesh_quiet();
+
     fz_excuse_all(FZ_DRAIN);
-    if (!cut || !mesh_quiet()) {
+    if (drained) {
         fz_hub_drain();
-        await_quiet();
+        await_quiet(shards);
         if (hub.round == 1)
             fz_hub_drain();
-        await_quiet();
+        await_quiet(shards);
         check_all_empty();
     }
-    tell_all(RH_EV_STOP, 0, NULL);
-    for (unsigned i = 0; i < hub.shards; i++)
-        for (unsigned passes = 0; hub.running[i]; passes++) {
-            FZ_CHECK(passes < 10, "shard %u does not stop", i);
-            fz_hub_pass(i);
-        }
+    stop((struct some){hub.env.ack, 1});
+    if (drained)
+        drain_store();
+    stop(shards);
+    stop((struct some){hub.env.record, 1});
     destroy_all();
 }

@@ -227,6 +227,36 @@ static struct heard hear(const struct fz_sock *s, struct peer *p)
     return (struct heard){.kind = p->end, .code = p->end_code};
 }
 
+static bool all_strings(struct rh_json list)
+{
+    struct rh_json_iter it;
+    struct rh_json each;
+
+    rh_json_elements(&it, list);
+    while (rh_json_next_element(&it, &each))
+        if (each.kind != RH_JSON_STRING)
+            return false;
+    return true;
+}
+
+/* Is it an acknowledgement as the protocol wants it: of one id, or of a list? */
+static bool ack_ok(const struct rh_envelope *env)
+{
+    static const struct rh_param rows[] = {
+        RH_PARAM_ROW("id", STRING, false),
+        RH_PARAM_ROW("ids", ARRAY, false),
+        RH_PARAM_ROW("room", STRING, false),
+    };
+    struct rh_json got[RH_COUNT(rows)];
+    char why[160];
+
+    if (rh_params_read(env->data, rows, RH_COUNT(rows), got, why, sizeof(why)) < 0)
+        return false;
+    if (got[0].kind == RH_JSON_NONE)
+        return got[1].kind != RH_JSON_NONE && all_strings(got[1]);
+    return got[1].kind == RH_JSON_NONE;
+}
+
 /* How a message on /ws is to be answered. */
 static void expect(struct peer *p, const struct heard *h)
 {
@@ -235,7 +265,8 @@ static void expect(struct peer *p, const struct heard *h)
 
     p->asked_max++;
     if (h->opcode == RH_WS_BINARY ||
-        rh_envelope_parse((const char *)h->at, h->len, &env, &why) < 0) {
+        rh_envelope_parse((const char *)h->at, h->len, &env, &why) < 0 ||
+        (env.type == RH_ENV_ACK && !ack_ok(&env))) {
         p->asked_min++;
         p->invalid++;
         p->invalid_most = RH_MAX(p->invalid_most, p->invalid);

@@ -10,7 +10,7 @@
 #include "core/mem.h"
 #include "core/rand.h"
 #include "core/thread.h"
-#include "shard/room_int.h"
+#include "shard/owed.h"
 #include "store/record_int.h"
 #include "tests/sim/sim_bell.h"
 #include "tests/sim/sim_uring.h"
@@ -419,7 +419,16 @@ static void check_compression(const struct rh_shard *sh)
               sh->tid, (unsigned long long)counted, (unsigned long long)sq->held);
 }
 
-static void check_empty_shard(const struct rh_shard *sh, bool rooms)
+/* Nobody is connected: who is here is owed something. */
+static void check_user(void *arg, struct rh_map_node *node)
+{
+    const struct rh_user *user = rh_container_of(node, struct rh_user, node);
+
+    (void)arg;
+    SIM_CHECK(rh_owed_any(user), "%.*s is here for nothing", user->name_len, user->name);
+}
+
+static void check_empty_shard(struct rh_shard *sh, bool rooms)
 {
     unsigned accepts = RH_ACCEPTS * sh->listener_count;
     unsigned flying = sim_uring_flying(sh->uring);
@@ -428,7 +437,7 @@ static void check_empty_shard(const struct rh_shard *sh, bool rooms)
     check_rooms_shard(sh, rooms);
     check_compression(sh);
     SIM_CHECK(sh->conn_count == 0, "shard %u has %u connections", sh->tid, sh->conn_count);
-    SIM_CHECK(rh_map_count(&sh->users) == 0, "shard %u has users", sh->tid);
+    rh_map_each(&sh->users, check_user, NULL);
     SIM_CHECK(rh_mesh_quiet(sh->mesh), "shard %u has credit or a spill out", sh->tid);
     SIM_CHECK(sh->stock.messages == 0 && sh->stock.bytes == 0,
               "shard %u counts %llu messages and %llu bytes in queues", sh->tid,
