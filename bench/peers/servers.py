@@ -158,8 +158,10 @@ class Ringhub(runs.Server):
     """One shard, as it has one core; otherwise its defaults."""
 
     def __init__(self):
+        folder = runs.make_store()
         super().__init__("0", runs.BUILD / "ringhubd", "--listen", "127.0.0.1:0", "--shards", 1,
-                         "--set", "echo.enabled=true", "--set", "log.level=warn")
+                         "--set", "echo.enabled=true", "--set", "log.level=warn",
+                         "--set", f"store.path={folder}", folder=folder)
 
     def pids(self):
         return [self.pid]

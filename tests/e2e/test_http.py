@@ -296,13 +296,13 @@ class Metrics(ClientCase):
         for client in (bert, bert2):
             for number in range(5):
                 self.assertEqual((await client.message())["content"], number)
-        answer = await anna.request("message.send", {"to": "nobody-here", "content": 1})
-        self.assert_error(answer, 409, "user_offline")
+        answer = await anna.request("message.send", {"to": "", "content": 1})
+        self.assert_error(answer, 400, "bad_request")
         await anna.send("no json")
         await anna.receive()
         await anna.request("ping", 1)
         expected = {
-            "ringhub_messages_received_total": 7,  # five, the one to nobody, ping
+            "ringhub_messages_received_total": 7,  # five, the one to no name, ping
             "ringhub_messages_sent_total": 5,
             "ringhub_messages_delivered_total": 10,
             "ringhub_messages_invalid_total": 1,
@@ -315,6 +315,14 @@ class Metrics(ClientCase):
         await self.settled("ringhub_users", base("ringhub_users") + 1)
         code = 'ringhub_disconnects_total{code="1000"}'
         self.assertEqual(self.hub.metrics()[code], before.get(code, 0) + 2)
+
+    async def test_the_ack_thread_and_the_record_thread_are_counted_too(self):
+        anna, bert = await self.clients(["threads-anna", "threads-bert"])
+        await anna.send_message("threads-bert", 1, ack=True)
+        await self.settled("ringhub_ack_alarms", 1)
+        self.assertGreater(self.hub.metric("ringhub_journal_commits_total"), 0)
+        await bert.send({"type": "ack", "data": {"id": (await bert.message())["id"]}})
+        await self.settled("ringhub_ack_alarms", 0)
 
     async def test_refusals_are_counted_by_cause(self):
         before = self.hub.metric("ringhub_connections_refused_total")

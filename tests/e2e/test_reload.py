@@ -419,7 +419,7 @@ class Reopen(unittest.TestCase):
                      pathlib.Path(folder, f"hub.log.{number}" if number is not None else "hub.log")
                      .read_text().splitlines()]
             events = [line["event"] for line in lines]
-            self.assertEqual((events[0], events[-1]), ("hub.started", "hub.stopped"))
+            self.assertEqual((events[0], events[-1]), ("store.loaded", "hub.stopped"))
             self.assertEqual(events.count("config.reload"), 8)
 
     def test_without_a_file_it_is_harmless(self):

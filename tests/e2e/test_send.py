@@ -139,6 +139,17 @@ class Delivery(ClientCase):
 
 class Refused(ClientCase):
 
+    options = {"offline.enabled": "false"}
+
+    async def test_an_offline_user_is_409(self):
+        anna, bert = await self.clients(["off-anna", "off-bert"])
+        answer = await anna.request("message.send", {"to": "off-nobody", "content": 1})
+        self.assert_error(answer, 409, "user_offline")
+        await anna.send_message("off-bert", 1)
+        await bert.close()
+        answer = await anna.request("message.send", {"to": "off-bert", "content": 1})
+        self.assert_error(answer, 409, "user_offline")
+
     async def test_bad_parameters_are_400_and_nothing_is_delivered(self):
         anna, bert = await self.clients(["bad-anna", "bad-bert"])
         to = '"to":"bad-bert"'
