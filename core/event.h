@@ -52,7 +52,7 @@ enum rh_event_class {
  *   OWED_ROOM    m..  to the home of a room, at start, once a message: its id is taken there until
  *                     RELEASED;  b: recipients that its answer named
  *   LOADED       to every shard, behind all OWED, OWED_ROOM and REMEMBER
- *   REMEMBER     msg: struct rh_remembered, on the heap; moves
+ *   REMEMBER     msg: struct rh_remembered, on the heap; moves. An id may come twice
  *   RELEASED     m..  to the home of a room: nobody is owed that message any more
  *   ARM          a: slot | generation << 32;  b: repetitions so far;  c: sent at (mono ms);
  *                     d: expires at (mono ms; UINT64_MAX: never)
