@@ -326,3 +326,52 @@ RH_TEST(record_fail, without_memory_it_goes_on_later)
         rig_fini();
     }
 }
+
+/* The open batch grows in steps: one event among many finds no memory. */
+RH_TEST(record_fail, an_end_that_found_no_memory_is_put_and_told_later)
+{
+    enum { MANY = 3000 };
+    static struct rh_msg *msg[MANY];
+    const struct rig_accept unasked = {.unasked = true, .dedup_ms = 600000};
+
+    begin();
+    for (int i = 0; i < MANY; i++) {
+        msg[i] = direct("m");
+        rig_accept(msg[i], &unasked);
+        if (i % 100 == 0)
+            rig_turns(5);
+    }
+    rig_settle();
+    RH_EQ_U64(rig_stat(RH_STAT_store_messages), MANY);
+    for (unsigned n = 2; n < 10; n++)
+        for (int i = 0; i < MANY; i++)
+            rig_attempt(msg[i], 0, n << 20); /* a number of many bytes */
+    for (int i = 0; i < MANY; i++)
+        rig_settled(msg[i], 0, RH_STATE_success, 0);
+    disk_hang(1u << DISK_SYNC);
+    for (int i = 0; i < 140; i++) {
+        rh_mem_fail_nth(rig.r->again ? 0 : 1);
+        rig_turn();
+        rh_mem_fail_nth(0); /* the rest of what is spilled follows */
+        rh_tid_set((int)rig_shard_of("tom"));
+        rh_mesh_publish(rh_net_member(rig.net, rig_shard_of("tom")));
+    }
+    RH_OK_IF(rig.r->again && !rig.r->again->unsettled);
+    disk_hang(0);
+    for (int i = 0; i < 100; i++) {
+        rig_turn();
+        rh_tid_set((int)rig_shard_of("tom"));
+        rh_mesh_publish(rh_net_member(rig.net, rig_shard_of("tom")));
+    }
+    rig_settle();
+    for (int i = 0; i < MANY; i++)
+        RH_OK_IF(!msg[i]->entry);
+    RH_EQ_INT(rig_count(RH_EV_STATUS), MANY);
+    RH_EQ_U64(rig_stat(RH_STAT_store_messages), 0);
+    rig_crash(4);
+    RH_EQ_INT(rig_count(RH_EV_OWED), 0);
+    RH_EQ_INT(rig_count(RH_EV_REMEMBER), MANY);
+    for (int i = 0; i < MANY; i++)
+        rh_msg_drop_any(msg[i]);
+    rig_fini();
+}
