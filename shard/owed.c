@@ -14,11 +14,12 @@
  * Memory     Nothing is accepted without memory for all that is told of it. What finds none while it is
  *            handed out waits on; the user stays marked.
  */
-#include "shard/owed_int.h"
+#include "shard/owed.h"
 
 #include <string.h>
 
 #include "core/mem.h"
+#include "shard/owed_int.h"
 #include "shard/promise.h"
 
 #define PUMP_ITEMS   4096 /* of one user in one go */

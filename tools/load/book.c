@@ -9,11 +9,12 @@
  * Why a map    an unfinished message may stand among thousands of finished ones for a minute, while
  *              a silent receiver's time runs: a window from the oldest to the newest would fill up.
  */
-#include "tools/load/book_int.h"
+#include "tools/load/book.h"
 
 #include <string.h>
 
 #include "core/mem.h"
+#include "tools/load/book_int.h"
 
 /* ---- life ---- */
 
