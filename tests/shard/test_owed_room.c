@@ -138,11 +138,6 @@ void rh_retry_drop(struct rh_shard *shard, struct rh_user *user)
 {
 }
 
-uint64_t rh_id_until_ms(const struct rh_shard *shard)
-{
-    return 0;
-}
-
 struct rh_sub *rh_sub_find(const struct rh_shard *shard, const struct rh_session *s,
                            uint64_t room_hash, struct rh_span room)
 {
