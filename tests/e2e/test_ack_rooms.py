@@ -1,6 +1,7 @@
 """Acknowledged messages in rooms (PROTOCOL 4): owed to every member, in the room's order."""
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
@@ -8,6 +9,7 @@ import unittest
 
 from clients import OwedCase, eventually_true, open_at, open_client, path_with_rooms
 from hub import Hub
+from raw import TEXT, frame
 
 
 class Rooms(OwedCase):
@@ -54,6 +56,23 @@ class Rooms(OwedCase):
         self.assertEqual([row["content"] for row in rows], list(range(40)))
         self.assertEqual([row["ack"] for row in rows], [n % 3 == 0 for n in range(40)])
         await self.ack(member, *(row["id"] for row in rows if row["ack"]))
+        await self.settled()
+
+    async def many_at_once(self, room):
+        publisher, member = await self.in_quiet_room(room, f"{room}-a", f"{room}-b")
+        asks = [{"type": "request", "event": "room.publish", "request_id": f"{n}",
+                 "data": {"room": room, "content": n, "ack": True, "exclude_self": True}}
+                for n in range(500)]
+        publisher.socket.transport.write(b"".join(frame(TEXT, json.dumps(ask)) for ask in asks))
+        rows = await member.read_room(room, 1, 500)
+        answers = [(await publisher.answer(f"{n}"))["data"] for n in range(500)]
+        self.assertEqual({row["attempt"] for row in rows}, {1})
+        self.assertEqual([row["id"] for row in rows], [answer["id"] for answer in answers])
+        await self.ack(member, *(row["id"] for row in rows))
+
+    async def test_many_at_once_keep_their_order(self):
+        for number in range(8):  # homes and users on different shards, and on the same
+            await self.many_at_once(f"many{number}")
         await self.settled()
 
     async def test_who_leaves_before_acknowledging_gets_it_again(self):
