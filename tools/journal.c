@@ -153,13 +153,12 @@ static void print_flags(const struct printer *p, unsigned flags)
 {
     static const char *const names[] = {"ack", "high", "from_user", "given", "stored"};
     char text[64] = "";
+    int len = 0;
 
     for (unsigned i = 0; i < RH_COUNT(names); i++)
-        if (flags >> i & 1) {
-            if (text[0])
-                strcat(text, ",");
-            strcat(text, names[i]);
-        }
+        if (flags >> i & 1)
+            len +=
+                snprintf(text + len, sizeof(text) - (size_t)len, "%s%s", len ? "," : "", names[i]);
     print_word(p, "flags", text);
 }
 
