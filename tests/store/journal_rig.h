@@ -68,6 +68,7 @@ static inline int rig_open(struct rig *rig)
 static inline void rig_close(struct rig *rig)
 {
     rh_journal_close(rig->j);
+    RH_OK_IF(disk_open_fds() == 0);
     rh_files_destroy(rig->files);
     rig->j = NULL;
     rig->files = NULL;
