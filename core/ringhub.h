@@ -88,7 +88,10 @@ struct rh_hub;
  * The configuration is copied. `fault` explains any error in words. Any thread. */
 int rh_hub_create(const struct rh_config *cfg, struct rh_hub **ret_hub, struct rh_fault *fault);
 
-/* Starts all threads; returns when every shard accepts connections. Any thread, once. */
+/* Starts all threads; returns when clients are let in: every shard accepts connections, and what the
+ * journal has has been read (meanwhile they are answered 503, and so is /readyz). RH_EIO: the journal is
+ * in use, damaged, or cannot be written; `fault` says which, and nothing runs any more. Any thread but
+ * the hub's own, once. */
 int rh_hub_start(struct rh_hub *hub, struct rh_fault *fault);
 
 /* The i-th address that the hub listens on ("127.0.0.1:8080"), as bound; NULL past the last one.
