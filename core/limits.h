@@ -44,10 +44,14 @@
 /* Of a room's, which come in its order, so many while no send was tried. */
 #define RH_OWED_BURST_MAX 1024
 
-/* Requests of one shard's clients whose answer waits for a commit; then who asks is not read. All
- * shards together may have RH_UNCOMMITTED_MAX bytes of messages there (shard/promise.c divides). */
-#define RH_PENDING_MAX     8192
+/* What the record thread takes that is not committed; more closes the gate. */
 #define RH_UNCOMMITTED_MAX (64u << 20)
+
+/* Requests of one shard's clients whose answer waits for a commit; then who asks is not read. All
+ * shards together may have so many bytes of messages there (shard/promise.c divides): the rest of what
+ * may be uncommitted is for what stands around a message, and for its end. */
+#define RH_PENDING_MAX       8192
+#define RH_PENDING_BYTES_MAX (RH_UNCOMMITTED_MAX / 4 * 3)
 
 /* One owed message that is unanswered for so long, or for a tenth of ack.timeout, is told to the ack
  * thread; most are answered before. */

@@ -142,7 +142,7 @@ static struct rh_conn *conn_of(struct rh_shard *sh, uint64_t name)
 /* Of the bounds, three quarters are for those that surely wait. One message over the bound takes all. */
 static bool within(const struct rh_shard *sh, size_t bytes, bool surely)
 {
-    uint64_t room = RH_UNCOMMITTED_MAX / sh->env->shards, places = RH_PENDING_MAX;
+    uint64_t room = RH_PENDING_BYTES_MAX / sh->env->shards, places = RH_PENDING_MAX;
 
     if (surely) {
         room -= room / 4;
@@ -337,7 +337,7 @@ struct rh_promise *rh_promise_make(struct rh_shard *sh, const struct rh_conn *c,
         trim_ids(sh, EXPIRE_A_MAKE);
     }
     p->conn = conn_name(c);
-    p->bytes = (uint32_t)RH_MIN(bytes, (size_t)RH_UNCOMMITTED_MAX);
+    p->bytes = (uint32_t)RH_MIN(bytes, (size_t)RH_PENDING_BYTES_MAX);
     p->event = (uint8_t)r->event;
     p->request_id_len = r->request_id.len;
     p->id_len = (uint8_t)r->id.len;

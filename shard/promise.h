@@ -17,7 +17,7 @@
  *
  * Threads    the shard's.
  * Limits     RH_PENDING_MAX requests that wait for a commit, or for another's answer, and this shard's
- *            part of RH_UNCOMMITTED_MAX bytes: then rh_promise_open says no, and who asks is not read
+ *            part of RH_PENDING_BYTES_MAX bytes: then rh_promise_open says no, and who asks is not read
  *            (RH_WAIT_PROMISES). What a credit of another shard lets out may come on top: a plain
  *            message counts only when its reply says that it is owed. dedup.max ids; the oldest that is
  *            not pending makes room, counted.

@@ -268,7 +268,7 @@ RH_TEST(promise, so_many_may_wait_for_a_commit)
 
 RH_TEST(promise, so_many_bytes_may_wait_for_a_commit)
 {
-    const size_t mine = RH_UNCOMMITTED_MAX / SHARDS;
+    const size_t mine = RH_PENDING_BYTES_MAX / SHARDS;
 
     begin();
     RH_OK_IF(rh_promise_open(rig.sh[0], 2 * mine, true)); /* one alone goes whatever its size */
