@@ -55,7 +55,8 @@ struct rh_hub {
     pthread_mutex_t lock;         /* phase, ready, go */
     pthread_cond_t changed;
     enum rh_hub_phase phase;
-    bool go; /* all shards are there: begin; or, with phase STOPPED, end */
+    bool go;    /* all shards are there: begin; or, with phase STOPPED, end */
+    bool alone; /* nobody wakes the record thread any more: it may free what it has */
 };
 
 static inline const struct rh_config *rh_hub_config(const struct rh_hub *hub)

@@ -98,6 +98,15 @@ static void ack_thread(void *arg)
     rh_log_thread_fini();
 }
 
+/* STOP may have been popped before who sent it has come to wake its reader. */
+static void wait_alone(struct rh_hub *hub)
+{
+    pthread_mutex_lock(&hub->lock);
+    while (!hub->alone)
+        pthread_cond_wait(&hub->changed, &hub->lock);
+    pthread_mutex_unlock(&hub->lock);
+}
+
 static void record_thread(void *arg)
 {
     struct rh_hub_thread *t = arg;
@@ -108,11 +117,12 @@ static void record_thread(void *arg)
     rc = rh_record_create(&hub->store_env, &hub->record_thread, &t->fault);
     if (rc == RH_OK)
         rh_shard_env_stats(&hub->env, 1, rh_record_stats_any(hub->record_thread));
-    if (report_ready(t, rc))
+    if (report_ready(t, rc)) {
         while (rh_record_pass(hub->record_thread))
             rh_record_wait(hub->record_thread);
-    /* Here, as what the disk still does can be waited for only by this thread. Nobody asks for it any
-     * more: the others have been joined, or never began. */
+        wait_alone(hub);
+    }
+    /* Here, as what the disk still does can be waited for only by this thread. */
     rh_record_destroy(hub->record_thread);
     hub->record_thread = NULL;
     rh_log_thread_fini();
@@ -226,6 +236,14 @@ static void stop(struct rh_hub *hub, struct some whom)
     join(hub, whom);
 }
 
+static void leave_alone(struct rh_hub *hub)
+{
+    pthread_mutex_lock(&hub->lock);
+    hub->alone = true;
+    pthread_cond_broadcast(&hub->changed);
+    pthread_mutex_unlock(&hub->lock);
+}
+
 /* ---- draining ---- */
 
 static void on_control_event(void *arg, const struct rh_event *ev)
@@ -299,6 +317,8 @@ int rh_hub_end(struct rh_hub *hub)
     if (quiet)
         quiet = drain(hub, record, 1, deadline) && drain(hub, shards, 3, deadline);
     stop(hub, shards);
-    stop(hub, record);
+    tell(hub, record, RH_EV_STOP, 0);
+    leave_alone(hub);
+    join(hub, record);
     return quiet ? RH_OK : RH_ETIMEDOUT;
 }
