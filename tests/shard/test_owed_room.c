@@ -14,7 +14,6 @@
 #include "core/mem.h"
 #include "proto/envelope.h"
 #include "shard/owed_int.h"
-#include "shard/promise.h"
 #include "tests/rh_test.h"
 
 #define US      1
