@@ -8,6 +8,7 @@
  *   first     two users on two shards, one message; done twice, and both traces are the same
  *   traffic   many clients of all manners, in a world with faults
  *   crowd     clients with sessions, rooms and broadcasts, likewise (sim_crowd.c)
+ *   owed      acknowledged and offline messages, likewise (sim_owed.c)
  */
 #include "tests/sim/sim.h"
 
@@ -324,6 +325,7 @@ static const struct {
     {"first", "sim_first_case", first_case},
     {"traffic", "sim_traffic", traffic},
     {"crowd", "sim_crowd", sim_crowd},
+    {"owed", "sim_owed", sim_owed},
 };
 
 static uint64_t number_of(const char *text, uint64_t standard)

@@ -8,6 +8,7 @@
  *
  *   sim.c         the cases, and main
  *   sim_crowd     the case of sessions, rooms and broadcasts
+ *   sim_owed      the case of promises: its devices (sim_owed_dev), its book (sim_owed_book)
  *   sim_hub       the shards: who runs next, the control thread, what must hold between passes
  *   sim_client    scripted clients with real handshakes and masked frames
  *   sim_guest     others: echoes, HTTP requests one behind the other

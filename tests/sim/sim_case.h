@@ -21,5 +21,7 @@ void sim_draw_descriptors(bool tiny);
 
 /* sim_crowd.c: sessions, rooms, broadcasts, slow consumers. */
 void sim_crowd(uint64_t seed, bool loud);
+/* sim_owed.c: acknowledged and offline messages. */
+void sim_owed(uint64_t seed, bool loud);
 
 #endif

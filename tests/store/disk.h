@@ -96,6 +96,7 @@ unsigned disk_done(enum disk_kind kind); /* completed so far, failures with them
 unsigned disk_open_fds(void);
 /* Sectors and changes of names that a cut could take back; 0: all is durable. */
 unsigned disk_unsynced(void);
+unsigned disk_unsynced_bytes(void); /* sectors and lengths alone */
 
 /* ---- what lies there; as seen, and durably. Nothing of the file may be under way ---- */
 

@@ -413,9 +413,9 @@ uint64_t media_used(void)
     return bytes;
 }
 
-unsigned media_unsynced(void)
+unsigned media_unsynced_bytes(void)
 {
-    unsigned count = (unsigned)change_count;
+    unsigned count = 0;
 
     for (struct media_file *file = files; file; file = file->next) {
         count += file->len != file->durable_len;
@@ -423,6 +423,11 @@ unsigned media_unsynced(void)
             count += file->stamps[i] != 0;
     }
     return count;
+}
+
+unsigned media_unsynced(void)
+{
+    return (unsigned)change_count + media_unsynced_bytes();
 }
 
 /* ---- tampering ---- */

@@ -12,6 +12,11 @@ unsigned disk_unsynced(void)
     return media_unsynced();
 }
 
+unsigned disk_unsynced_bytes(void)
+{
+    return media_unsynced_bytes();
+}
+
 static int by_text(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
