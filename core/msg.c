@@ -17,6 +17,13 @@ struct rh_msg *rh_msg_create(size_t room)
     return msg;
 }
 
+struct rh_msg *rh_msg_fit(struct rh_msg *take_msg, size_t used)
+{
+    struct rh_msg *msg = rh_mem_realloc(take_msg, sizeof(*msg) + used);
+
+    return msg ? msg : take_msg;
+}
+
 void rh_msg_hold_any(struct rh_msg *msg, uint32_t more)
 {
     atomic_fetch_add_explicit(&msg->holders, more, memory_order_relaxed);

@@ -103,6 +103,9 @@ struct rh_msg {
 
 /* A message with room for `room` bytes behind the header's room; one holder. NULL: no memory. */
 struct rh_msg *rh_msg_create(size_t room);
+/* Gives back what lies behind the first `used` of its bytes, for one that may be kept for long; only
+ * while nobody else holds it. Returns it, maybe at another place. */
+struct rh_msg *rh_msg_fit(struct rh_msg *take_msg, size_t used);
 void rh_msg_hold_any(struct rh_msg *msg, uint32_t more);
 void rh_msg_drop_any(struct rh_msg *msg); /* accepts NULL */
 

@@ -297,7 +297,8 @@ static struct rh_msg *make_message(struct rh_shard *sh, const struct send *s,
     msg->to_hash = to_hash;
     msg->high = s->high;
     msg->given = s->p[P_ID].kind != RH_JSON_NONE;
-    return msg;
+    /* What is owed may be kept for long, by the million: not with the room for the longest names. */
+    return msg->ack ? rh_msg_fit(msg, (size_t)((uint8_t *)w.at - msg->bytes)) : msg;
 }
 
 /* A checked one; returns as rh_request. */

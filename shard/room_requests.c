@@ -372,7 +372,7 @@ static struct rh_msg *make_room_message(const struct rh_shard *sh, const struct 
     msg->to_hash = m->t.hash;
     msg->given = m->p[M_ID].kind != RH_JSON_NONE;
     msg->excludes = m->p[M_EXCLUDE].kind == RH_JSON_TRUE;
-    return msg;
+    return msg->ack ? rh_msg_fit(msg, (size_t)((uint8_t *)w.at - msg->bytes)) : msg;
 }
 
 /* The ask with all that it needs. NULL: no memory, and the client was told. */
