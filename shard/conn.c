@@ -513,6 +513,14 @@ bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c)
     return send_was_tried(sh, c) || rh_conn_overfull(sh, c);
 }
 
+bool rh_conn_choked(const struct rh_shard *sh, const struct rh_conn *c)
+{
+    const struct rh_config *cfg = sh->cfg;
+
+    return c->out && send_was_tried(sh, c) &&
+           reaches(c, 4ull * cfg->limits_send_queue_messages, 4ull * cfg->limits_send_queue_bytes);
+}
+
 void rh_conn_dirty(struct rh_shard *sh, struct rh_conn *c)
 {
     if (c->is_dirty)

@@ -235,19 +235,37 @@ static void put_status(const struct rh_shard *sh, struct rh_writer *w, const str
     rh_put_notify_end(sh, w);
 }
 
-static void tell_connections(struct rh_shard *sh, struct rh_user *user, const struct status *s)
+/* False: none was told, for want of memory or of room. */
+static bool tell_connections(struct rh_shard *sh, struct rh_user *user, const struct status *s)
 {
     struct rh_session *at, *next;
+    bool told = false;
 
     for (at = rh_session_next(user, NULL); at; at = next) {
         struct rh_frame f;
 
-        next = rh_session_next(user, at); /* without memory its session may end, no other */
-        if (!rh_session_is_live(at) || !rh_frame_begin(sh, at->conn, &f, STATUS_ROOM))
+        next = rh_session_next(user, at); /* its session may end, no other */
+        if (!rh_session_is_live(at) || rh_slow_choked(sh, at->conn) ||
+            !rh_frame_begin(sh, at->conn, &f, STATUS_ROOM))
             continue;
         put_status(sh, &f.w, s);
         rh_frame_end(sh, at->conn, &f);
+        told = true;
     }
+    return told;
+}
+
+/* False: the sender is not connected, or could not be told. */
+static bool tell_sender(struct rh_shard *sh, struct rh_user *user, const struct status *s)
+{
+    bool told;
+
+    if (!user || !rh_user_devices(user))
+        return false;
+    rh_user_pin(user);
+    told = tell_connections(sh, user, s);
+    rh_user_unpin(sh, user);
+    return told;
 }
 
 /* The same as a plain message of ours to the sender, who is not connected. NULL: no memory. */
@@ -302,11 +320,8 @@ void rh_owed_status_pop(struct rh_shard *sh, const struct rh_event *ev)
                        .acknowledged = (uint32_t)ev->b};
     bool failed = rh_state_is_end(s.state) && s.state != RH_STATE_success;
 
-    if (user && rh_user_devices(user)) {
+    if (tell_sender(sh, user, &s)) {
         rh_stat_add(&sh->stats, RH_STAT_statuses, 1);
-        rh_user_pin(user);
-        tell_connections(sh, user, &s);
-        rh_user_unpin(sh, user);
     } else if (failed && sh->cfg->offline_enabled) {
         rh_stat_add(&sh->stats, RH_STAT_statuses, 1);
         keep_status(sh, &s);

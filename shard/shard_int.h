@@ -495,6 +495,8 @@ void rh_conn_flush_all(struct rh_shard *sh);
 bool rh_conn_full(const struct rh_shard *sh, const struct rh_conn *c);
 /* Does it stand so far above that even what one pass brings does not explain it? */
 bool rh_conn_overfull(const struct rh_shard *sh, const struct rh_conn *c);
+/* Does it stand at four times a bound after a send was tried? */
+bool rh_conn_choked(const struct rh_shard *sh, const struct rh_conn *c);
 
 void rh_conn_pause(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
 void rh_conn_resume(struct rh_shard *sh, struct rh_conn *c, unsigned cause);
@@ -572,6 +574,9 @@ struct rh_lost {
 /* A message for a connection that stands at its bound: drops this one or others, or closes. Returns
  * as rh_conn_push. */
 int rh_slow_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h);
+/* Before a frame that nobody asked for just now, and that is never dropped. True: it is not to be
+ * queued, too many stand there already, and the connection is closed with 4408. */
+bool rh_slow_choked(struct rh_shard *sh, struct rh_conn *c);
 /* Before a send: losses that are told now become frames. False: no memory, the connection ends. */
 bool rh_slow_tell(struct rh_shard *sh, struct rh_conn *c);
 

@@ -9,7 +9,8 @@
  *
  * Notices are never dropped; they, and own frames, may go on up to four times the bound and what a
  * pass brings (rh_conn_overfull). A queue that dropping does not bring below that is closed with 4408
- * under every policy.
+ * under every policy. So is one that the ends of its user's messages (message.status) have brought to
+ * four times the bound (rh_slow_choked): of these there may be as many as are owed.
  *
  * Why markers: what was dropped stands as a marker in the queue, in its place, and costs no frame
  * until the client takes something again. Only then it is written (rh_slow_tell), so neighbouring
@@ -23,10 +24,8 @@
 #define HEAD 4 /* of a frame of 126 bytes to 64 KiB: what a loss's text has */
 
 /* What waits goes, so that the close frame may still get through. */
-static int close_slow(struct rh_shard *sh, struct rh_conn *c, const struct rh_msg *msg)
+static void close_slow(struct rh_shard *sh, struct rh_conn *c, unsigned dropped)
 {
-    unsigned dropped = msg->kind != RH_MSG_NOTICE;
-
     if (c->session)
         rh_session_settle(sh, c);
     dropped += rh_conn_drop_messages(sh, c);
@@ -34,7 +33,21 @@ static int close_slow(struct rh_shard *sh, struct rh_conn *c, const struct rh_ms
     RH_LOG_EVERY(1, RH_LOG_INFO, "connection.slow", RH_KU("shard", sh->tid),
                  RH_KU("dropped", dropped));
     rh_conn_close(sh, c, 4408, "slow consumer");
+}
+
+/* Together with the message that found no room. */
+static int close_for(struct rh_shard *sh, struct rh_conn *c, const struct rh_msg *msg)
+{
+    close_slow(sh, c, msg->kind != RH_MSG_NOTICE);
     return RH_EFULL;
+}
+
+bool rh_slow_choked(struct rh_shard *sh, struct rh_conn *c)
+{
+    if (!rh_conn_choked(sh, c))
+        return false;
+    close_slow(sh, c, 0);
+    return true;
 }
 
 /* RH_ENOTFOUND: there is no room, and nothing more to drop. */
@@ -85,13 +98,13 @@ int rh_slow_push(struct rh_shard *sh, struct rh_conn *c, struct rh_handle *h)
     int rc = RH_OK;
 
     if (sh->cfg->limits_slow_consumer == RH_SLOW_DISCONNECT)
-        return close_slow(sh, c, h->msg);
+        return close_for(sh, c, h->msg);
     if (h->msg->kind != RH_MSG_NOTICE)
         rc = make_room(sh, c, h->msg);
     if (rc == RH_ENOMEM)
         return rh_conn_no_memory(sh, c);
     if (rh_conn_overfull(sh, c))
-        return close_slow(sh, c, h->msg);
+        return close_for(sh, c, h->msg);
     return rc == RH_OK ? rh_conn_put(sh, c, h) : lose(sh, c, h->msg);
 }
 
