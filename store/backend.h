@@ -53,6 +53,7 @@ struct rh_backend_stat {
     uint64_t messages; /* owed to somebody */
     uint64_t bytes;    /* of memory that they take: the bound is store.backlog_bytes */
     uint64_t ids;
+    uint64_t id_bytes; /* of them, about as many in the journal */
 };
 
 /* Puts an event into the journal's open batch. False: not now (its share of the batch is used up, or

@@ -72,6 +72,7 @@ int rh_ids_push(struct rh_ids *ids, const struct rh_jot *jot)
     put(chunk, jot->to.at, jot->to.len);
     put(chunk, jot->id.at, jot->id.len);
     ids->count++;
+    ids->bytes += sizeof(row) + row.from_len + row.to_len + row.id_len;
     return RH_OK;
 }
 
@@ -111,7 +112,9 @@ void rh_ids_pop(struct rh_ids *ids)
     struct rh_jot jot;
 
     rh_assert(ids->count);
+    ids->bytes += chunk->head;
     chunk->head = row_at(chunk, chunk->head, &jot);
+    ids->bytes -= chunk->head;
     ids->count--;
     if (chunk->head < chunk->tail)
         return;
@@ -147,4 +150,5 @@ void rh_ids_fini(struct rh_ids *ids)
     }
     ids->last = NULL;
     ids->count = 0;
+    ids->bytes = 0;
 }

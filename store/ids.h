@@ -20,6 +20,7 @@ struct rh_ids_chunk;
 struct rh_ids {
     struct rh_ids_chunk *first, *last;
     uint64_t count;
+    uint64_t bytes; /* of all rows; about what they take in the journal, too */
 };
 
 /* Adds what an OWED or an ID says of its id. RH_ENOMEM. */

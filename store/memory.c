@@ -131,14 +131,21 @@ static void move_kept(struct memory *m, struct rh_kept *k, struct place *to)
 
 static void push_id(struct memory *m, struct place *place, const struct rh_jot *id)
 {
-    if (id->dedup_ms > m->now_ms && rh_ids_push(&place->ids, id) == RH_OK)
-        m->stat.ids++;
+    uint64_t before = place->ids.bytes;
+
+    if (id->dedup_ms <= m->now_ms || rh_ids_push(&place->ids, id) < 0)
+        return;
+    m->stat.ids++;
+    m->stat.id_bytes += place->ids.bytes - before;
 }
 
 static void pop_id(struct memory *m, struct place *place)
 {
+    uint64_t before = place->ids.bytes;
+
     rh_ids_pop(&place->ids);
     m->stat.ids--;
+    m->stat.id_bytes -= before - place->ids.bytes;
 }
 
 /* Its last share has ended: only its id is left of it, where its OWED stands. */

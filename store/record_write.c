@@ -7,8 +7,9 @@
  * folded and never written; under load a commit takes in everything that gathered during the last one.
  *
  * Forward    When more than SEGMENTS_MIN segments are in use, and they have more than GARBAGE times the
- *            bytes that are owed, the oldest goes: what it alone says is put again, FORWARD_BYTES a batch
- *            at most; it is released when that is durable. So the journal is bounded by what is owed.
+ *            bytes that are owed or ids, the oldest goes: what it alone says is put again, FORWARD_BYTES
+ *            a batch at most; it is released when that is durable. So the journal is bounded by what
+ *            it is needed for, and so is what is written again.
  * Memory     What cannot be put for want of it stays fresh, or is put again as a whole.
  * Without a journal all this is the same, and durable as soon as it is put.
  */
@@ -137,7 +138,7 @@ static bool is_large(const struct rh_record *r)
     if (segments <= SEGMENTS_MIN)
         return false;
     r->backend->ops->stat(r->backend, &stat);
-    return segments * r->segment_bytes > GARBAGE * stat.bytes;
+    return segments * r->segment_bytes > GARBAGE * (stat.bytes + stat.id_bytes);
 }
 
 static bool put_forward(void *arg, const struct rh_jot *jot)

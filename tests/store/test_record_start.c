@@ -306,6 +306,34 @@ RH_TEST(record_start, where_nearly_everything_is_owed_the_journal_grows_instead)
     rig_fini();
 }
 
+/* They alone fill more segments than are always left alone. */
+RH_TEST(record_start, many_ids_are_not_copied_forward_without_end)
+{
+    const struct rig_accept with_id = {.unasked = true, .dedup_ms = 3600000};
+    struct rh_msg *msg;
+    uint64_t forwarded, bytes;
+
+    rig_init();
+    rig.env.segment_bytes = RH_SEGMENT_BYTES_MIN;
+    rig_open();
+    for (unsigned i = 0; i < 3000; i++) {
+        msg = numbered("tom", i, "goes, but its id");
+        rig_accept(msg, &with_id);
+        rig_settled(msg, 0, RH_STATE_success, 0);
+        rh_msg_drop_any(msg);
+        rig_turn();
+    }
+    rig_settle();
+    RH_OK_IF(rh_journal_files(rig.r->journal) > 8);
+    forwarded = rig_stat(RH_STAT_journal_forwarded);
+    bytes = rig_stat(RH_STAT_journal_bytes);
+    RH_OK_IF(forwarded < 1500);
+    rig_turns(400);
+    RH_EQ_U64(rig_stat(RH_STAT_journal_forwarded), forwarded);
+    RH_EQ_U64(rig_stat(RH_STAT_journal_bytes), bytes);
+    rig_fini();
+}
+
 RH_TEST(record_start, many_starts_leave_few_files)
 {
     struct rh_msg *msg;
