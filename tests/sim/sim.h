@@ -90,7 +90,9 @@ void sim_on_crash(void); /* the same sentence when it dies of something else */
 
 /* ---- sim_mem.c ---- */
 
-uint64_t sim_mem_live(void); /* allocations that are out */
-void sim_mem_list(void);     /* says on standard error which */
+uint64_t sim_mem_live(void);      /* allocations that are out */
+uint64_t sim_mem_mark(void);      /* now */
+void sim_mem_drop(uint64_t mark); /* a process has died: what was allocated since then is free */
+void sim_mem_list(void);          /* says on standard error which */
 
 #endif

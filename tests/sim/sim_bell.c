@@ -1,6 +1,8 @@
 /* tests/sim/sim_bell.c - bells that nobody waits on; see sim_bell.h. */
 #include "tests/sim/sim_bell.h"
 
+#include <string.h>
+
 #include "core/limits.h"
 #include "core/mem.h"
 #include "core/ringhub.h"
@@ -52,6 +54,11 @@ void rh_bell_ring_any(struct rh_bell *bell)
 {
     if (bell->ring_ns == SIM_NEVER)
         bell->ring_ns = sim_now() + sim_below(20 * SIM_US);
+}
+
+void sim_bells_drop(void)
+{
+    memset(bells, 0, sizeof(bells));
 }
 
 uint64_t sim_bell_due(unsigned tid)

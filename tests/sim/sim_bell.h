@@ -12,4 +12,6 @@ uint64_t sim_bell_due(unsigned tid);
 void sim_bell_wake_up(unsigned tid); /* the sleep is over */
 bool sim_bell_asleep(unsigned tid);  /* and nobody rings */
 
+void sim_bells_drop(void); /* nobody has one any more */
+
 #endif

@@ -23,6 +23,10 @@ void sim_hub_check_empty(bool rooms);
 /* Gives all shards the values of `want` for what can change while a hub runs. */
 void sim_hub_reload(const struct rh_config *want);
 
+/* It dies in the middle of whatever it does; `power`: with the machine. Its disk is left, for the
+ * next start. */
+void sim_hub_crash(bool power);
+
 /* Says DRAIN to all. */
 void sim_hub_drain(void);
 bool sim_hub_draining(void);

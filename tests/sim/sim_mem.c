@@ -137,6 +137,24 @@ uint64_t sim_mem_live(void)
     return live_count;
 }
 
+uint64_t sim_mem_mark(void)
+{
+    return numbers;
+}
+
+void sim_mem_drop(uint64_t mark)
+{
+    struct rh_list *at = live.next;
+
+    while (at != &live) {
+        struct head *h = rh_container_of(at, struct head, node);
+
+        at = at->next;
+        if (h->number > mark)
+            rh_mem_free(h + 1);
+    }
+}
+
 void sim_mem_list(void)
 {
     for (struct rh_list *at = live.next; at != &live; at = at->next) {

@@ -1,6 +1,7 @@
 /* tests/sim/sim_owed.c - a case: acknowledged and offline messages; see sim_owed.h.
  *
  *   act      devices send, acknowledge in all manners, come and go
+ *   crash    in some runs: the hub dies, and starts anew with another number of shards
  *   settle   all are there, say nothing more and acknowledge what comes; the book is checked
  *   leave    everybody goes: nothing may be left
  */
@@ -17,7 +18,7 @@
 
 struct owed_case {
     struct rh_config *cfg;
-    unsigned count;
+    unsigned count, crashes;
     struct owed_dev *all[OWED_DEVS];
 };
 
@@ -82,6 +83,7 @@ static void draw_world(struct owed_case *t)
     draw_kernel();
     draw_promises(t->cfg);
     t->cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 2, 3);
+    t->crashes = sim_chance(500) ? 1 + (unsigned)sim_below(3) : 0;
     owed_rules.durable = t->cfg->store_durability == RH_DURABILITY_COMMIT;
     owed_rules.users = 1 + (unsigned)sim_below(OWED_USERS);
     t->count = owed_rules.users + (unsigned)sim_below(OWED_DEVS - OWED_USERS + 1);
@@ -126,13 +128,32 @@ static void leave(struct owed_case *t)
     sim_hub_check_empty(true);
 }
 
+static void crash(struct owed_case *t)
+{
+    owed_book_crash();
+    sim_hub_crash(sim_chance(500));
+    t->cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 3);
+    sim_hub_start(t->cfg);
+}
+
+static void act(struct owed_case *t)
+{
+    uint64_t end_ns = sim_now() + ACT_TIME;
+
+    for (unsigned i = 0; i < t->crashes; i++) {
+        sim_hub_run(sim_now() + sim_below(ACT_TIME / 2));
+        crash(t);
+    }
+    sim_hub_run(RH_MAX(end_ns, sim_now() + SIM_S));
+}
+
 void sim_owed(uint64_t seed, bool loud)
 {
     struct owed_case t = {.cfg = sim_case_begin("owed", seed, loud)};
 
     draw_world(&t);
     begin(&t);
-    sim_hub_run(sim_now() + ACT_TIME);
+    act(&t);
     settle(&t);
     leave(&t);
     sim_hub_drain();

@@ -73,7 +73,7 @@ enum owed_state { OWED_SHAKING, OWED_TALKS, OWED_CLOSING, OWED_GONE };
 struct owed_dev;
 
 struct owed_link {
-    unsigned number;
+    unsigned number, run;
     struct owed_dev *dev;
     enum owed_state state;
     struct sim_wire wire;

@@ -385,6 +385,7 @@ static void connect_now(struct owed_dev *d)
     size_t len;
 
     link->number = links++;
+    link->run = owed_run();
     link->dev = d;
     link->text = sim_keep(TEXT_ROOM);
     link->began_ns = sim_now();
