@@ -216,7 +216,8 @@ class User:
             await self.socket.close(1001)
         else:
             self.socket.transport.abort()
-        await self.reader
+        await asyncio.wait([self.reader])  # it goes on if we are cancelled
+        self.reader.result()
         self.socket = None
 
 
@@ -339,7 +340,9 @@ class Round:
         await asyncio.to_thread(hub.kill)
         for user in self.users:
             if user.socket:
-                await asyncio.wait_for(user.reader, 30 * SLOWNESS)
+                await asyncio.wait([user.reader], timeout=30 * SLOWNESS)
+                check(user.reader.done(), f"{user.name} still reads")
+                user.reader.result()
                 user.socket = None
 
 
