@@ -279,7 +279,7 @@ static void pen_synced(struct rh_journal *j)
     j->pen = RH_PEN_IDLE;
 }
 
-static bool pen_step(struct rh_journal *j, uint64_t now_ms)
+static bool pen_step(struct rh_journal *j, uint64_t now_ms, bool may_close)
 {
     const int32_t res = j->ops[RH_ACTOR_PEN].res;
 
@@ -287,7 +287,7 @@ static bool pen_step(struct rh_journal *j, uint64_t now_ms)
         return false;
     switch (j->pen) {
     case RH_PEN_IDLE:
-        return close_batch(j, now_ms);
+        return may_close && close_batch(j, now_ms);
     case RH_PEN_PLACE:
         return find_place(j);
     case RH_PEN_PAUSE:
@@ -320,10 +320,10 @@ static bool pen_step(struct rh_journal *j, uint64_t now_ms)
 
 void rh_journal_step(struct rh_journal *j, uint64_t now_ms)
 {
-    bool moved;
+    bool may_close = j->pen == RH_PEN_IDLE, moved;
 
     do {
-        moved = pen_step(j, now_ms);
+        moved = pen_step(j, now_ms, may_close);
         moved |= rh_journal_next_step(j, now_ms);
         moved |= rh_journal_broom_step(j, now_ms);
     } while (moved);

@@ -149,7 +149,8 @@ enum rh_journal_state {
 };
 
 /* One turn, in which completions with our tags have been told by rh_journal_done: goes on with what is
- * under way, begins to write the open batch if nothing is, tries again what failed. */
+ * under way, begins to write the open batch if nothing was when it was called (so when one has ended the
+ * caller can add to the next before the next call), tries again what failed. */
 void rh_journal_step(struct rh_journal *j, uint64_t now_ms);
 void rh_journal_done(struct rh_journal *j, const struct rh_file_cqe *cqe);
 enum rh_journal_state rh_journal_state(const struct rh_journal *j);

@@ -245,7 +245,7 @@ void rh_record_write(struct rh_record *r)
         gather(r);
     rh_journal_step(r->journal, r->now_ms);
     notice(r);
-    if (rh_record_could_write(r)) { /* a commit has just ended */
+    if (rh_journal_state(r->journal) == RH_JOURNAL_IDLE) { /* a commit has just ended */
         gather(r);
         rh_journal_step(r->journal, r->now_ms);
         notice(r);

@@ -476,3 +476,29 @@ RH_TEST(record, in_memory_it_answers_in_the_same_pass_and_touches_no_disk)
     rh_msg_drop_any(room);
     rig_fini();
 }
+
+/* Each commit takes what has gathered, though each pass also puts changes of older ones. */
+RH_TEST(record, a_message_does_not_wait_while_others_change)
+{
+    struct rig_spec spec = {.from = "sam", .to = "tom", .id = "old"};
+    struct rh_msg *old, *fresh;
+
+    rig_init();
+    rig_open();
+    old = rig_msg(&spec);
+    rig_accept(old, &(struct rig_accept){.unasked = true});
+    rig_settle();
+    rig_forget();
+    spec.id = "fresh";
+    fresh = rig_msg(&spec);
+    for (unsigned i = 0; i < 40; i++) {
+        rig_attempt(old, 0, i + 2);
+        if (i == 20)
+            rig_accept(fresh, &(struct rig_accept){.asker = 1});
+        rig_turn();
+    }
+    RH_EQ_INT(rig_count(RH_EV_COMMITTED), 1);
+    rh_msg_drop_any(old);
+    rh_msg_drop_any(fresh);
+    rig_fini();
+}
