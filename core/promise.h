@@ -80,7 +80,7 @@ enum rh_gate {
     RH_GATE_OPEN,
     RH_GATE_LOADING, /* the journal is being read: who comes is asked to come again */
     RH_GATE_FAILING, /* a commit failed, or has not finished for a second */
-    RH_GATE_FULL,    /* store.backlog_bytes */
+    RH_GATE_FULL,    /* store.backlog_bytes, or no room on the disk */
 };
 
 /* Shared by all threads of a hub. */

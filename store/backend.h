@@ -53,7 +53,8 @@ struct rh_backend_stat {
     uint64_t messages; /* owed to somebody */
     uint64_t bytes;    /* of memory that they take: the bound is store.backlog_bytes */
     uint64_t ids;
-    uint64_t id_bytes; /* of them, about as many in the journal */
+    uint64_t id_bytes;     /* of them, about as many in the journal */
+    uint64_t oldest_bytes; /* of both, what is put again first when the next segment is forwarded */
 };
 
 /* Puts an event into the journal's open batch. False: not now (its share of the batch is used up, or

@@ -117,6 +117,11 @@ static bool is_due(const struct rh_journal *j)
     return j->open.events || (j->keep_wanted > j->keep_durable && j->cur.fd >= 0);
 }
 
+static bool fits(const struct rh_journal *j)
+{
+    return j->cur.fd >= 0 && j->cur.used + RH_BATCH_HEAD + j->sent.len <= j->cur.size;
+}
+
 /* The open batch is closed; or, the first time, the last batch of the run before comes first. */
 static bool close_batch(struct rh_journal *j, uint64_t now_ms)
 {
@@ -133,8 +138,10 @@ static bool close_batch(struct rh_journal *j, uint64_t now_ms)
     }
     j->since_ms = now_ms;
     j->began_ns = 0;
-    j->next.failed = false;
-    j->next.retry.at_ms = 0;
+    if (!fits(j)) { /* it is needed now: once more, at once */
+        j->next.failed = false;
+        j->next.retry.at_ms = 0;
+    }
     j->pen = RH_PEN_PLACE;
     return true;
 }
@@ -223,7 +230,7 @@ static void begin_write(struct rh_journal *j)
 
 static bool find_place(struct rh_journal *j)
 {
-    if (j->cur.fd >= 0 && j->cur.used + RH_BATCH_HEAD + j->sent.len <= j->cur.size) {
+    if (fits(j)) {
         begin_write(j);
         return true;
     }
@@ -509,6 +516,15 @@ uint64_t rh_journal_newest(const struct rh_journal *j)
 unsigned rh_journal_files(const struct rh_journal *j)
 {
     return (unsigned)j->list.count + (j->next.state != RH_NEXT_NONE);
+}
+
+uint64_t rh_journal_room(const struct rh_journal *j)
+{
+    uint64_t room = j->cur.size - j->cur.used, waiting = rh_journal_waiting_bytes(j);
+
+    if (j->cur.fd < 0 || !j->next.lacking)
+        return UINT64_MAX;
+    return room > waiting ? room - waiting : 0;
 }
 
 void rh_journal_release(struct rh_journal *j, uint64_t segment)

@@ -77,6 +77,7 @@ static void fail(struct rh_journal *j, uint64_t now_ms)
     j->next.fd = -1;
     j->next.state = RH_NEXT_NONE;
     j->next.failed = true;
+    j->next.lacking = true;
     j->stat.failures++;
     rh_journal_retry_fail(&j->next.retry, now_ms);
 }
@@ -194,6 +195,7 @@ static void go_on(struct rh_journal *j, int32_t res)
         rh_assert(j->next.state == RH_NEXT_SYNC_DIR);
         j->next.state = RH_NEXT_READY;
         j->next.failed = false;
+        j->next.lacking = false;
         memset(&j->next.retry, 0, sizeof(j->next.retry));
     }
 }
@@ -274,6 +276,8 @@ static void swept(struct rh_journal *j, uint64_t now_ms)
         return;
     }
     memset(&j->broom_retry, 0, sizeof(j->broom_retry));
+    if (j->swept.kind == RH_JFILE_GONE)
+        j->next.retry.at_ms = 0; /* there is room now */
     if (j->to_spare && res == 0)
         j->list.at[i].kind = RH_JFILE_SPARE;
     else

@@ -29,6 +29,7 @@
 struct place {
     uint64_t segment;
     struct rh_list kepts;
+    uint64_t bytes; /* of kepts */
     struct rh_ids ids;
 };
 
@@ -120,10 +121,15 @@ static void drop_first_place(struct memory *m)
 
 static void move_kept(struct memory *m, struct rh_kept *k, struct place *to)
 {
-    if (!k->place) {
+    struct place *from = k->place;
+
+    if (from) {
+        from->bytes -= rh_kept_bytes(k);
+    } else {
         m->stat.messages++;
         m->stat.bytes += rh_kept_bytes(k);
     }
+    to->bytes += rh_kept_bytes(k);
     rh_list_del(&k->list);
     rh_list_add(&to->kepts, &k->list);
     k->place = to;
@@ -151,12 +157,14 @@ static void pop_id(struct memory *m, struct place *place)
 /* Its last share has ended: only its id is left of it, where its OWED stands. */
 static void let_go(struct memory *m, struct rh_kept *k)
 {
+    struct place *place = k->place;
     struct rh_jot id;
 
-    if (!k->place)
+    if (!place)
         return;
     rh_kept_id(k, &id);
-    push_id(m, k->place, &id);
+    push_id(m, place, &id);
+    place->bytes -= rh_kept_bytes(k);
     m->stat.messages--;
     m->stat.bytes -= rh_kept_bytes(k);
     rh_list_del(&k->list);
@@ -218,7 +226,10 @@ static void memory_step(struct rh_backend *b, const struct rh_backend_turn *turn
 
 static void memory_stat(const struct rh_backend *b, struct rh_backend_stat *ret_stat)
 {
-    *ret_stat = rh_container_of(b, struct memory, base)->stat;
+    const struct memory *m = rh_container_of(b, struct memory, base);
+
+    *ret_stat = m->stat;
+    ret_stat->oldest_bytes = place_at(m, 0)->bytes + place_at(m, 0)->ids.bytes;
 }
 
 /* ---- forward ---- */

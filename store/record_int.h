@@ -102,7 +102,7 @@ struct rh_record {
 
     enum rh_trouble trouble;
     uint64_t trouble_durable; /* `durable` when it began */
-    bool full;                /* store.backlog_bytes */
+    bool full;                /* store.backlog_bytes, or the disk: no new promises */
     bool broken;              /* the ring of the disk */
     struct rh_loading load;
 

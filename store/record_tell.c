@@ -246,21 +246,37 @@ static void look_for_trouble(struct rh_record *r)
     }
 }
 
+/* May more be promised? What ends is to have its place in the journal, too: the last part of a
+ * segment is for that. */
+static bool has_room(const struct rh_record *r, const struct rh_backend_stat *stat)
+{
+    uint64_t most = r->cfg->store_backlog_bytes, rest = r->segment_bytes / 8 * 3;
+
+    if (r->full) { /* opens later than it closes */
+        most = most / 8 * 7;
+        rest = r->segment_bytes / 2;
+    }
+    return stat->bytes < most && (!r->journal || rh_journal_room(r->journal) >= rest);
+}
+
 static void look_at_backlog(struct rh_record *r)
 {
     uint64_t most = r->cfg->store_backlog_bytes;
     struct rh_backend_stat stat;
 
     r->backend->ops->stat(r->backend, &stat);
-    if (!r->full && stat.bytes >= most) {
-        r->full = true;
-        rh_log(RH_LOG_WARN, "store.full", RH_KU("messages", stat.messages),
-               RH_KU("bytes", stat.bytes), RH_KU("store.backlog_bytes", most));
-    } else if (r->full && stat.bytes < most / 8 * 7) {
-        r->full = false;
+    if (has_room(r, &stat) != r->full)
+        return;
+    r->full = !r->full;
+    if (r->full)
+        rh_log(RH_LOG_WARN, "store.full",
+               RH_KS("why",
+                     stat.bytes >= most ? "store.backlog_bytes" : "no room for another segment"),
+               RH_KU("messages", stat.messages), RH_KU("bytes", stat.bytes),
+               RH_KU("store.backlog_bytes", most));
+    else
         rh_log(RH_LOG_INFO, "store.open", RH_KU("messages", stat.messages),
                RH_KU("bytes", stat.bytes));
-    }
 }
 
 void rh_record_gate(struct rh_record *r)

@@ -10,6 +10,10 @@
  *            bytes that are owed or ids, the oldest goes: what it alone says is put again, FORWARD_BYTES
  *            a batch at most; it is released when that is durable. So the journal is bounded by what
  *            it is needed for, and so is what is written again.
+ * Full disk  When the next segment cannot be prepared the oldest goes earlier, if what is needed of
+ *            it has room in the present one. The last part of that is not for new promises
+ *            (record_tell.c), but for what ends: so a disk that is full of what is owed is freed when
+ *            that is acknowledged.
  * Memory     What cannot be put for want of it stays fresh, or is put again as a whole.
  * Without a journal all this is the same, and durable as soon as it is put.
  */
@@ -133,11 +137,14 @@ static bool is_large(const struct rh_record *r)
     /* numbers have holes, and files are also spare: there are no more than either says */
     uint64_t numbers = rh_journal_newest(r->journal) - rh_journal_oldest(r->journal) + 1;
     uint64_t files = rh_journal_files(r->journal), segments = RH_MIN(numbers, files);
+    uint64_t room = rh_journal_room(r->journal);
     struct rh_backend_stat stat;
 
+    r->backend->ops->stat(r->backend, &stat);
+    if (room != UINT64_MAX && segments > 1 && 2 * stat.oldest_bytes < room)
+        return true; /* the disk is full, but there is room for what the oldest says */
     if (segments <= SEGMENTS_MIN)
         return false;
-    r->backend->ops->stat(r->backend, &stat);
     return segments * r->segment_bytes > GARBAGE * (stat.bytes + stat.id_bytes);
 }
 

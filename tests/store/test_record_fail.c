@@ -375,3 +375,72 @@ RH_TEST(record_fail, an_end_that_found_no_memory_is_put_and_told_later)
         rh_msg_drop_any(msg[i]);
     rig_fini();
 }
+
+/* ---- a small disk ---- */
+
+#define OWED_MAX 2000
+
+static struct rh_msg *owed[OWED_MAX];
+
+static void begin_small(void)
+{
+    rig_init();
+    disk_room(5 * (64 << 10) / 2); /* two segments and a half */
+    rig_open();
+    rig_forget();
+}
+
+static void accept_nth(unsigned n)
+{
+    char id[16];
+
+    snprintf(id, sizeof(id), "m%u", n);
+    owed[n] = direct(id);
+    rig_accept(owed[n], &(struct rig_accept){.unasked = true, .attempt = 1});
+    rig_turn();
+}
+
+static void settle_nth(unsigned n)
+{
+    rig_settled(owed[n], 0, RH_STATE_success, 0);
+    rh_msg_drop_any(owed[n]);
+    rig_turn();
+    rig_forget();
+}
+
+RH_TEST(record_fail, what_is_acknowledged_never_fills_a_small_disk)
+{
+    begin_small();
+    for (unsigned i = 0; i < 6000; i++) {
+        accept_nth(i % 10);
+        rig_turns(3);
+        settle_nth(i % 10);
+        if (rig_gate() != RH_GATE_OPEN)
+            RH_FAIL("the gate is %d at message %u", rig_gate(), i);
+    }
+    RH_OK_IF(rig_stat(RH_STAT_journal_bytes) > 10 * (64 << 10));
+    RH_EQ_INT(rig_stat(RH_STAT_store_messages), 0);
+    rig_fini();
+}
+
+RH_TEST(record_fail, a_disk_that_is_full_of_what_is_owed_is_freed_when_that_ends)
+{
+    unsigned n = 0;
+
+    begin_small();
+    for (unsigned round = 0; round < 3; round++) {
+        for (n = 0; n < OWED_MAX && rig_gate() == RH_GATE_OPEN; n++) {
+            accept_nth(n);
+            rig_turns(3);
+        }
+        RH_EQ_INT(rig_gate(), RH_GATE_FULL);
+        RH_OK_IF(n > 300);
+        for (unsigned i = 0; i < n; i++) {
+            settle_nth(i);
+            RH_OK_IF(rig_gate() != RH_GATE_FAILING);
+        }
+        seconds(1);
+        RH_EQ_INT(rig_gate(), RH_GATE_OPEN);
+    }
+    rig_fini();
+}
