@@ -128,6 +128,11 @@ void rh_conn_close(struct rh_shard *shard, struct rh_conn *c, unsigned code, con
     RH_FAIL("nothing is closed");
 }
 
+bool rh_slow_choked(struct rh_shard *shard, struct rh_conn *c)
+{
+    return false;
+}
+
 unsigned rh_conn_drop_messages(struct rh_shard *shard, struct rh_conn *c)
 {
     return 0;
