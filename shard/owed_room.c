@@ -193,15 +193,25 @@ static bool fly(struct rh_shard *sh, struct rh_owed_item *item)
     return item->at == RH_OWED_FLIGHT ? rh_owed_refly(sh, item) : rh_owed_fly(sh, item, !known);
 }
 
+/* The place of the 64th and later connections of a user, which says nothing of one of them. */
+#define SHARED_PLACE (1ull << 63)
+
+/* Has this very connection been handed it in its flight? During a lap by a repetition, or when another
+ * device that had it left: then the one in the room's order is one more attempt. */
+static bool has_it(const struct rh_owed_item *item, uint64_t place)
+{
+    return (item->handed | item->answered) & place & ~SHARED_PLACE;
+}
+
 /* It is owed, and this connection is about to get it: as it is, where NULL is returned and *ret_skip is
  * not set. */
 static struct rh_handle *hand_over(struct rh_shard *sh, struct rh_conn *c,
                                    struct rh_owed_item *item, bool history, bool *ret_skip)
 {
     /* In flight at a fan-out: another device of the user has got it in this lap. */
-    bool anew = history || item->at != RH_OWED_FLIGHT;
-    uint32_t attempt = item->attempt + anew;
     uint64_t place = rh_owed_place(item->owed, c);
+    bool anew = history || item->at != RH_OWED_FLIGHT || has_it(item, place);
+    uint32_t attempt = item->attempt + anew;
     struct rh_handle *h = NULL;
 
     if (attempt > 1)

@@ -638,6 +638,23 @@ RH_TEST(owed_room, a_connection_that_ends_in_the_lap_leaves_it_to_the_next_one)
     finish();
 }
 
+RH_TEST(owed_room, who_has_it_before_the_lap_comes_gets_another_attempt_in_its_place)
+{
+    begin();
+    come("a1");
+    come("a2");
+    open_fan(message(5, "i", "a"));
+    to("a1");
+    gone("a1");
+    rh_owed_run(sh); /* a pass ends, and a2 is the only one left */
+    to("a2");
+    close_fan();
+    rh_owed_run(sh);
+    RH_EQ_STR(read_book(), "a1:5.1 a2:5.2~ a2:5.3");
+    RH_EQ_STR(record_gets(), "a tries 5.2 a tries 5.3");
+    finish();
+}
+
 RH_TEST(owed_room, a_repetition_says_its_life_if_that_is_over)
 {
     struct rh_msg *msg;
@@ -1094,7 +1111,7 @@ static void model_publish(void)
 
         if (rh_test_rand() % 3 == 0)
             model_step();
-        if (e->c.session && !m.by_conn[e - rig.ends][seq])
+        if (e->c.session)
             model_give(e, h, e->full ? RH_SHARE_FULL : RH_SHARE_LIVE);
         model_hear();
     }
