@@ -50,6 +50,7 @@ struct sim_knobs {
     unsigned bad_passes;  /* of 1000 direct descriptors that cannot be handed over */
     unsigned bad_allocs;  /* of 1000 passes in which an allocation fails */
     unsigned stalls;      /* of 1000 passes behind which a shard stands still */
+    bool bad_disk;        /* syncs fail: what they were for is written elsewhere again */
     unsigned drops_more;  /* of 1000 completions of a multishot receive that end it */
 };
 

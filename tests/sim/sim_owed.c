@@ -7,10 +7,12 @@
  */
 #include "tests/sim/sim_owed.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "tests/sim/sim_case.h"
 #include "tests/sim/sim_hub.h"
+#include "tests/store/disk.h"
 
 #define ACT_TIME    (10 * SIM_S)
 #define SETTLE_TIME (60 * SIM_S) /* more than all repetitions of a message take, with its ttl */
@@ -50,6 +52,8 @@ static void draw_promises(struct rh_config *cfg)
     owed_rules.tight = cfg->offline_max_messages < 1000;
     cfg->offline_ttl_ms = (uint32_t)SIM_ONE_OF(1000, 30000, 3600000, 3600000, 3600000);
     owed_rules.expires = cfg->offline_ttl_ms < 3600000;
+    cfg->store_backlog_bytes = SIM_ONE_OF(1 << 20, 256 << 20, 256 << 20);
+    owed_rules.full = cfg->store_backlog_bytes == 1 << 20;
     cfg->resume_window_ms = (uint32_t)SIM_ONE_OF(0, 300, 2000);
     if (!sim_chance(300))
         return;
@@ -73,7 +77,7 @@ static void draw_manner(struct owed_manner *how, bool expires)
         .acks = (unsigned)SIM_ONE_OF(300, 700, 1000),
         .again = (unsigned)SIM_ONE_OF(0, 100, 300),
         .ttl = expires ? 200 : 0,
-        .pad_max = SIM_ONE_OF(10, 300, 4000),
+        .pad_max = SIM_ONE_OF(10, 300, 4000, 12000),
     };
 }
 
@@ -85,9 +89,54 @@ static void draw_world(struct owed_case *t)
     t->cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 2, 3);
     t->crashes = sim_chance(500) ? 1 + (unsigned)sim_below(3) : 0;
     owed_rules.durable = t->cfg->store_durability == RH_DURABILITY_COMMIT;
+    owed_rules.faulty = owed_rules.durable && sim_chance(300);
+    sim_knobs.bad_disk = owed_rules.faulty;
     owed_rules.users = 1 + (unsigned)sim_below(OWED_USERS);
     t->count = owed_rules.users + (unsigned)sim_below(OWED_DEVS - OWED_USERS + 1);
 }
+
+/* ---- the disk ---- */
+
+static void heal_disk(void *arg)
+{
+    (void)arg;
+    sim_trace("the disk is well");
+    disk_luck(0, NULL);
+    disk_fail(DISK_WRITE, 1, 0, 0);
+    disk_room(UINT64_MAX);
+    disk_hang(0);
+}
+
+static void hurt_disk(void *arg)
+{
+    static const struct disk_luck luck = {
+        .turns = 5, .short_pct = 20, .fail_pct = {5, 5, 5, 0, 5, 5, 5}};
+    unsigned kind = (unsigned)sim_below(5);
+
+    (void)arg;
+    sim_trace("the disk is ill (%u)", kind);
+    if (kind == 0)
+        disk_luck(sim_rand(), &luck);
+    else if (kind == 1)
+        disk_fail(DISK_WRITE, 1, 1 + (unsigned)sim_below(20), EIO);
+    else if (kind == 2)
+        disk_fail(DISK_SYNC, 1, 1 + (unsigned)sim_below(20), EIO);
+    else if (kind == 3)
+        disk_room(sim_below(300000));
+    else
+        disk_hang(1u << (sim_chance(500) ? DISK_WRITE : DISK_SYNC));
+    sim_at(sim_now() + sim_below(4 * SIM_S), heal_disk, NULL);
+}
+
+static void plan_disk(void)
+{
+    unsigned count = owed_rules.faulty ? 1 + (unsigned)sim_below(4) : 0;
+
+    for (unsigned i = 0; i < count; i++)
+        sim_at(sim_now() + sim_below(ACT_TIME), hurt_disk, NULL);
+}
+
+/* ---- the case ---- */
 
 static void begin(struct owed_case *t)
 {
@@ -97,6 +146,7 @@ static void begin(struct owed_case *t)
     owed_book_begin();
     owed_devs_begin();
     sim_hub_start(t->cfg);
+    plan_disk();
     for (unsigned i = 0; i < t->count; i++) {
         struct owed_manner how;
 
@@ -105,8 +155,6 @@ static void begin(struct owed_case *t)
                                    sim_now() + sim_below(sim_chance(700) ? SIM_S : ACT_TIME));
     }
 }
-
-/* ---- the case ---- */
 
 static void settle(struct owed_case *t)
 {
@@ -130,10 +178,15 @@ static void leave(struct owed_case *t)
 
 static void crash(struct owed_case *t)
 {
+    unsigned bad_allocs = sim_knobs.bad_allocs;
+
     owed_book_crash();
     sim_hub_crash(sim_chance(500));
+    heal_disk(NULL);
     t->cfg->shards = (uint32_t)SIM_ONE_OF(1, 2, 3);
+    sim_knobs.bad_allocs = 0; /* what is not loaded for want of memory waits for the next start */
     sim_hub_start(t->cfg);
+    sim_knobs.bad_allocs = bad_allocs;
 }
 
 static void act(struct owed_case *t)

@@ -30,6 +30,7 @@ struct owed_rules {
     bool stalling; /* threads stand still */
     bool faulty;   /* the disk fails, hangs or is full */
     bool durable;  /* store.durability: commit */
+    bool full;     /* few bytes may be owed */
     bool tight;    /* queues with little room, or few that may wait */
     bool expires;  /* something has a short time */
     unsigned users;
