@@ -54,6 +54,7 @@ static void draw_promises(struct rh_config *cfg)
     owed_rules.expires = cfg->offline_ttl_ms < 3600000;
     cfg->store_backlog_bytes = SIM_ONE_OF(1 << 20, 256 << 20, 256 << 20);
     owed_rules.full = cfg->store_backlog_bytes == 1 << 20;
+    cfg->rooms_empty_ttl_ms = (uint32_t)SIM_ONE_OF(0, 10, 1000, 20000);
     cfg->resume_window_ms = (uint32_t)SIM_ONE_OF(0, 300, 2000);
     if (!sim_chance(300))
         return;
@@ -62,7 +63,7 @@ static void draw_promises(struct rh_config *cfg)
     cfg->limits_send_queue_messages = (uint32_t)SIM_ONE_OF(1, 2, 8);
 }
 
-static void draw_manner(struct owed_manner *how, bool expires)
+static void draw_manner(struct owed_manner *how, bool expires, bool rooms)
 {
     *how = (struct owed_manner){
         .acts = (unsigned)sim_below(sim_chance(300) ? 80 : 25),
@@ -77,6 +78,8 @@ static void draw_manner(struct owed_manner *how, bool expires)
         .acks = (unsigned)SIM_ONE_OF(300, 700, 1000),
         .again = (unsigned)SIM_ONE_OF(0, 100, 300),
         .ttl = expires ? 200 : 0,
+        .publishes = 400,
+        .rooms = rooms ? (unsigned)sim_below(1 << OWED_ROOMS) : 0,
         .pad_max = SIM_ONE_OF(10, 300, 4000, 12000),
     };
 }
@@ -140,7 +143,7 @@ static void plan_disk(void)
 
 static void begin(struct owed_case *t)
 {
-    bool expires = sim_chance(200);
+    bool expires = sim_chance(200), rooms = sim_chance(500);
 
     owed_rules.expires |= expires;
     owed_book_begin();
@@ -150,7 +153,7 @@ static void begin(struct owed_case *t)
     for (unsigned i = 0; i < t->count; i++) {
         struct owed_manner how;
 
-        draw_manner(&how, expires);
+        draw_manner(&how, expires, rooms);
         t->all[i] = owed_dev_start(i, i % owed_rules.users, &how,
                                    sim_now() + sim_below(sim_chance(700) ? SIM_S : ACT_TIME));
     }
@@ -172,7 +175,7 @@ static void leave(struct owed_case *t)
 {
     for (unsigned i = 0; i < t->count; i++)
         owed_dev_end(t->all[i]);
-    sim_hub_run(sim_now() + LEAVE_TIME);
+    sim_hub_run(sim_now() + LEAVE_TIME + t->cfg->rooms_empty_ttl_ms * SIM_MS);
     sim_hub_check_empty(true);
 }
 

@@ -19,6 +19,7 @@
 
 #define OWED_USERS    6
 #define OWED_DEVS     16
+#define OWED_ROOMS    2
 #define OWED_LINKS    600
 #define OWED_MSGS     1500
 #define OWED_ASKS     2500
@@ -43,6 +44,7 @@ struct owed_link;
 /* A message, whoever asked for it and how often. */
 struct owed_msg {
     unsigned from, to;
+    bool in_room; /* then `to` is the room */
     bool ack, high, given;
     uint32_t ttl_ms; /* 0: none given */
     size_t pad;
@@ -53,7 +55,8 @@ struct owed_msg {
     bool perhaps; /* the store failed, or the link ended: nobody knows */
     bool void_;   /* it ended with a run that kept nothing */
     char outcome[24];
-    unsigned got, acked;
+    unsigned got;
+    unsigned got_by, acked_by; /* users, as bits */
     uint64_t seq;
     uint64_t heard_ns[OWED_ATTEMPTS]; /* in this run, by attempt: for the first time; 0: not */
     unsigned heard_run;
@@ -96,6 +99,8 @@ struct owed_manner {
     unsigned restless, lazy, acks, plain_to_self;
     unsigned again; /* repeats an id */
     unsigned ttl;
+    unsigned publishes; /* of 1000 messages that go to a room */
+    unsigned rooms;     /* that it subscribes to, as bits */
     size_t pad_max;
 };
 
@@ -126,9 +131,10 @@ size_t owed_content(unsigned number, char *dst);
 unsigned owed_asked(struct owed_msg *msg, struct owed_link *link); /* number of the request */
 void owed_answered(struct owed_link *link, unsigned ask, const char *error, struct rh_json data);
 /* NULL: one that is not to be acknowledged. */
-struct owed_msg *owed_heard(struct owed_link *link, struct rh_json data);
+struct owed_msg *owed_heard(struct owed_link *link, struct rh_json data, bool in_room);
 void owed_status(struct owed_link *link, struct rh_json data);
 void owed_lost(struct owed_link *link, struct rh_json data);
+void owed_member(unsigned user, unsigned rooms); /* it may hear these rooms */
 void owed_link_ended(struct owed_link *link);
 
 void owed_check_rest(void);

@@ -18,8 +18,9 @@ static struct {
     uint64_t top[OWED_USERS];     /* the highest seq of earlier runs */
     uint64_t seq_max[OWED_USERS]; /* and of all */
     uint64_t
-        left_ns[OWED_USERS];   /* a link of this user ended last: who knows what was on its way */
-    uint64_t lost[OWED_USERS]; /* messages that were told lost */
+        left_ns[OWED_USERS];    /* a link of this user ended last: who knows what was on its way */
+    unsigned rooms[OWED_USERS]; /* that it may be in, as bits */
+    uint64_t lost[OWED_USERS];  /* messages that were told lost */
 } book;
 
 void owed_book_begin(void)
@@ -123,6 +124,8 @@ static bool may_refuse(const struct owed_msg *m, const char *error)
     if (is(error, "store_failed"))
         return owed_rules.full || owed_rules.failing ||
                (owed_rules.durable && (owed_rules.faulty || owed_rules.stalling));
+    if (is(error, "forbidden") || is(error, "not_found"))
+        return m->in_room; /* it is no member yet, or not any more */
     return (is(error, "unavailable") || is(error, "internal")) && owed_rules.failing && m;
 }
 
@@ -132,8 +135,8 @@ static void note_ok(struct owed_link *link, struct owed_msg *m, struct rh_json d
 
     sim_get_text(data, "id", id, sizeof(id));
     sim_get_text(data, "status", status, sizeof(status));
-    SIM_CHECK(is(status, "sent") || is(status, "stored"), "link %u: m%u is %s", link->number,
-              owed_number(m), status);
+    SIM_CHECK(m->in_room || is(status, "sent") || is(status, "stored"), "link %u: m%u is %s",
+              link->number, owed_number(m), status);
     SIM_CHECK(id[0] && (!m->id[0] || is(m->id, id)), "link %u: m%u has the id %s, and had %s",
               link->number, owed_number(m), id, m->id);
     snprintf(m->id, sizeof(m->id), "%s", id);
@@ -191,7 +194,7 @@ static void check_attempt(struct owed_link *link, struct owed_msg *m, uint64_t a
     SIM_CHECK(attempt > link->attempts[number], "link %u: m%u attempt %llu behind %u", link->number,
               number, (unsigned long long)attempt, link->attempts[number]);
     link->attempts[number] = (uint8_t)attempt;
-    if (link->run < book.run)
+    if (link->run < book.run || m->in_room)
         return; /* it was on its way when the hub died */
     for (uint64_t a = attempt; a < OWED_ATTEMPTS && m->ack; a++)
         SIM_CHECK(!m->heard_ns[a] || m->heard_ns[a] >= link->began_ns,
@@ -216,16 +219,19 @@ static void check_seq(struct owed_link *link, struct owed_msg *m, uint64_t seq, 
     link->seq[m->high] = seq;
 }
 
-struct owed_msg *owed_heard(struct owed_link *link, struct rh_json data)
+struct owed_msg *owed_heard(struct owed_link *link, struct rh_json data, bool in_room)
 {
     struct owed_msg *m = of_content(link, data);
     uint64_t attempt = sim_get_u64(data, "attempt");
-    unsigned number = owed_number(m);
+    unsigned number = owed_number(m), user = link->dev->user;
+    bool ack = m->ack && !(in_room && m->from == user);
     char id[72], from[16], want[16];
 
     sim_trace("link %u: gets m%u attempt %llu", link->number, number, (unsigned long long)attempt);
-    SIM_CHECK(m->to == link->dev->user, "link %u: m%u is for u%u", link->number, number, m->to);
-    SIM_CHECK(sim_get_true(data, "ack") == m->ack, "m%u: ack is wrong", number);
+    SIM_CHECK(m->in_room == in_room && (in_room ? book.rooms[user] >> m->to & 1 : m->to == user),
+              "link %u: m%u is for others", link->number, number);
+    SIM_CHECK(sim_get_true(data, "ack") == ack || (in_room && owed_rules.failing),
+              "m%u: ack is wrong: %s", number, link->text);
     sim_get_text(data, "id", id, sizeof(id));
     snprintf(want, sizeof(want), "u%u", m->from);
     SIM_CHECK(is(sim_get_text(data, "from", from, sizeof(from)), want), "m%u is from %s", number,
@@ -238,9 +244,11 @@ struct owed_msg *owed_heard(struct owed_link *link, struct rh_json data)
     SIM_CHECK(!m->end || m->end_ns >= link->began_ns || vague(m),
               "link %u: m%u had ended (%d) before the link began", link->number, number, m->end);
     check_attempt(link, m, attempt);
-    check_seq(link, m, sim_get_u64(data, "seq"), attempt);
+    if (!in_room)
+        check_seq(link, m, sim_get_u64(data, "seq"), attempt);
     m->got++;
-    return m->ack ? m : NULL;
+    m->got_by |= 1u << user;
+    return ack ? m : NULL;
 }
 
 /* This link alone asked for it, and has no answer yet. */
@@ -255,6 +263,19 @@ static bool awaits_answer(const struct owed_link *link, const struct owed_msg *m
             *(ask->link == link ? &here : &elsewhere) += 1;
     }
     return here && !elsewhere;
+}
+
+static void check_count(const struct owed_msg *m, enum owed_end end, struct rh_json data)
+{
+    uint64_t recipients = m->in_room ? sim_get_u64(data, "recipients") : 1;
+    uint64_t said = m->in_room ? sim_get_u64(data, "acknowledged") : end == OWED_SUCCESS;
+
+    SIM_CHECK(said <= (unsigned)__builtin_popcount(m->acked_by & ~(m->in_room << m->from)),
+              "m%u is acknowledged by %llu users, by whom?", owed_number(m),
+              (unsigned long long)said);
+    SIM_CHECK((end == OWED_SUCCESS) == (said == recipients),
+              "m%u: %llu of %llu users, and state %d", owed_number(m), (unsigned long long)said,
+              (unsigned long long)recipients, (int)end);
 }
 
 void owed_status(struct owed_link *link, struct rh_json data)
@@ -273,11 +294,11 @@ void owed_status(struct owed_link *link, struct rh_json data)
     end = is(status, "success") ? OWED_SUCCESS : OWED_FAILED;
     SIM_CHECK(m->ack && m->from == link->dev->user, "link %u: a status of m%u", link->number,
               owed_number(m));
-    SIM_CHECK(!awaits_answer(link, m), "link %u: m%u has a status before its answer", link->number,
-              owed_number(m));
+    SIM_CHECK(!awaits_answer(link, m) || vague(m), "link %u: m%u has a status before its answer",
+              link->number, owed_number(m));
     SIM_CHECK(!m->end || m->end == end || vague(m), "m%u ends twice: %d, %s", owed_number(m),
               m->end, status);
-    SIM_CHECK(end != OWED_SUCCESS || m->acked, "m%u is acknowledged, by whom?", owed_number(m));
+    check_count(m, end, data);
     SIM_CHECK(!is(reason, "expired") || owed_rules.expires, "m%u has expired", owed_number(m));
     if (m->end)
         return;
@@ -296,6 +317,11 @@ void owed_lost(struct owed_link *link, struct rh_json data)
     book.lost[link->dev->user] += count;
 }
 
+void owed_member(unsigned user, unsigned rooms)
+{
+    book.rooms[user] |= rooms;
+}
+
 void owed_link_ended(struct owed_link *link)
 {
     book.left_ns[link->dev->user] = sim_now();
@@ -311,7 +337,7 @@ static void end_run_of(struct owed_msg *m)
         m->void_ = true;
         return;
     }
-    if (!m->ack || m->heard_run != book.run || !sure)
+    if (!m->ack || m->in_room || m->heard_run != book.run || !sure)
         return;
     for (uint32_t a = 1; a < OWED_ATTEMPTS; a++)
         if (m->heard_ns[a] && m->heard_ns[a] + COMMITTED < sim_now())
@@ -340,14 +366,14 @@ static bool excused(unsigned user, uint64_t since_ns)
 
 static void check_acked(const struct owed_msg *m)
 {
-    bool told = m->end == OWED_FAILED;
+    bool told = m->end == OWED_FAILED || (m->in_room && m->end);
 
-    if (m->got && m->acked)
+    if (m->got && m->acked_by && !m->in_room)
         return;
     SIM_CHECK(told || excused(m->from, m->asked_ns), "m%u is owed, %s, and nobody was told",
               owed_number(m), m->got ? "was not acknowledged" : "never came");
-    SIM_CHECK(told || m->got || owed_rules.expires || m->acked, "m%u is owed, and never came",
-              owed_number(m));
+    SIM_CHECK(told || m->got || m->in_room || owed_rules.expires || excused(m->to, m->asked_ns),
+              "m%u is owed, and never came", owed_number(m));
 }
 
 void owed_check_rest(void)
@@ -359,7 +385,7 @@ void owed_check_rest(void)
             continue;
         if (m->ack)
             check_acked(m);
-        else
+        else if (!m->in_room)
             SIM_CHECK(m->got || excused(m->to, m->asked_ns) || m->ttl_ms || owed_rules.expires,
                       "m%u was %s, and never came", i, m->outcome);
     }

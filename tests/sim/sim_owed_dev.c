@@ -97,10 +97,12 @@ static void say_message(struct owed_dev *d, struct owed_msg *m)
 {
     static char text[20000];
     unsigned number = owed_asked(m, d->link);
-    size_t len = (size_t)sprintf(text,
-                                 "{\"type\":\"request\",\"event\":\"message.send\",\"request_id\":"
-                                 "\"q%u\",\"data\":{\"to\":\"u%u\",\"ack\":%s,",
-                                 number, m->to, m->ack ? "true" : "false");
+    size_t len =
+        (size_t)sprintf(text,
+                        "{\"type\":\"request\",\"event\":\"%s\",\"request_id\":"
+                        "\"q%u\",\"data\":{\"%s%u\",\"ack\":%s,",
+                        m->in_room ? "room.publish" : "message.send", number,
+                        m->in_room ? "room\":\"r" : "to\":\"u", m->to, m->ack ? "true" : "false");
 
     if (m->given)
         len += (size_t)sprintf(text + len, "\"id\":\"%s\",", m->id);
@@ -111,8 +113,8 @@ static void say_message(struct owed_dev *d, struct owed_msg *m)
     len += (size_t)sprintf(text + len, "\"content\":\"");
     len += owed_content(owed_number(m), text + len);
     len += (size_t)sprintf(text + len, "\"}}");
-    sim_trace("link %u: q%u: m%u to u%u%s%s", d->link->number, number, owed_number(m), m->to,
-              m->ack ? " ack" : "", m->high ? " high" : "");
+    sim_trace("link %u: q%u: m%u to %c%u%s%s", d->link->number, number, owed_number(m),
+              m->in_room ? 'r' : 'u', m->to, m->ack ? " ack" : "", m->high ? " high" : "");
     say(d->link, text, len);
 }
 
@@ -128,8 +130,15 @@ static void say_new(struct owed_dev *d)
         .ttl_ms = sim_chance(how->ttl) ? 200 + (uint32_t)sim_below(5000) : 0,
         .pad = sim_below(how->pad_max + 1),
     };
-    struct owed_msg *m = owed_new(&want);
+    struct owed_msg *m;
 
+    if (how->rooms && sim_chance(how->publishes)) {
+        want.in_room = true;
+        want.to = how->rooms & 1 ? 0 : 1;
+        want.high = false;
+        want.ttl_ms = 0;
+    }
+    m = owed_new(&want);
     if (m)
         say_message(d, m);
 }
@@ -168,7 +177,7 @@ static void say_acks(struct owed_dev *d, const unsigned *numbers, unsigned count
     }
     len += (size_t)sprintf(text + len, "}}");
     for (unsigned i = 0; i < count; i++) {
-        owed_at(numbers[i])->acked++;
+        owed_at(numbers[i])->acked_by |= 1u << d->user;
         sim_trace("link %u: acknowledges m%u", d->link->number, numbers[i]);
     }
     say(d->link, text, len);
@@ -243,8 +252,8 @@ static void hear_notify(struct owed_link *link, const char *event, struct rh_jso
 {
     struct owed_msg *m;
 
-    if (is(event, "message")) {
-        m = owed_heard(link, data);
+    if (is(event, "message") || is(event, "room.message")) {
+        m = owed_heard(link, data, is(event, "room.message"));
         if (m)
             answer(link->dev, m);
     } else if (is(event, "message.status")) {
@@ -252,8 +261,9 @@ static void hear_notify(struct owed_link *link, const char *event, struct rh_jso
     } else if (is(event, "messages.lost")) {
         owed_lost(link, data);
     } else {
-        SIM_CHECK(is(event, "server.draining"), "link %u: what is this: %s", link->number,
-                  link->text);
+        SIM_CHECK(is(event, "server.draining") || is(event, "room.subscribed") ||
+                      is(event, "room.joined") || is(event, "room.left"),
+                  "link %u: what is this: %s", link->number, link->text);
     }
 }
 
@@ -380,6 +390,7 @@ static void step_link(void *arg)
 
 static void connect_now(struct owed_dev *d)
 {
+    static const char *const rooms[] = {"", "&rooms=r0", "&rooms=r1", "&rooms=r0,r1"};
     struct owed_link *link = sim_keep(sizeof(*link));
     char path[64], head[600];
     size_t len;
@@ -390,7 +401,9 @@ static void connect_now(struct owed_dev *d)
     link->text = sim_keep(TEXT_ROOM);
     link->began_ns = sim_now();
     d->link = link;
-    snprintf(path, sizeof(path), "/ws?user_id=u%u&device=d%u", d->user, d->id);
+    snprintf(path, sizeof(path), "/ws?user_id=u%u&device=d%u%s", d->user, d->id,
+             rooms[d->manner.rooms]);
+    owed_member(d->user, d->manner.rooms);
     if (!sim_wire_connect(&link->wire, 1000 + d->id, step_link, link)) {
         gone(link, true);
         return;
