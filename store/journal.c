@@ -524,7 +524,13 @@ uint64_t rh_journal_room(const struct rh_journal *j)
 
     if (j->cur.fd < 0 || !j->next.lacking)
         return UINT64_MAX;
+    room += rh_journal_next_is_ready(j) ? j->next.size - RH_SEGMENT_HEAD : 0;
     return room > waiting ? room - waiting : 0;
+}
+
+bool rh_journal_next_is_ready(const struct rh_journal *j)
+{
+    return j->next.state == RH_NEXT_READY;
 }
 
 void rh_journal_release(struct rh_journal *j, uint64_t segment)

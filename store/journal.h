@@ -174,9 +174,11 @@ uint64_t rh_journal_waiting_bytes(const struct rh_journal *j); /* open, and unde
 uint64_t rh_journal_oldest(const struct rh_journal *j);
 uint64_t rh_journal_newest(const struct rh_journal *j);
 unsigned rh_journal_files(const struct rh_journal *j);
-/* Bytes that the present segment still takes when there is no room for another one, or another reason
- * for which it could not be prepared; UINT64_MAX: nothing is short. */
+/* Bytes that can still be written when there was no room for a new segment, or another reason for which it
+ * could not be prepared: in the present one, and in the next if it is ready. UINT64_MAX: nothing is short,
+ * as far as is known. */
 uint64_t rh_journal_room(const struct rh_journal *j);
+bool rh_journal_next_is_ready(const struct rh_journal *j);
 /* Everything that is needed of segments before `segment` stands, durably, in later ones: they may be
  * used again. This is said in a batch of its own if no other is due, and done when that is durable. */
 void rh_journal_release(struct rh_journal *j, uint64_t segment);

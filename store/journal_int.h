@@ -210,7 +210,8 @@ struct rh_journal {
         uint64_t spare; /* the number in its name, as long as that is a spare's */
         size_t written; /* of its header */
         bool failed;    /* the last try; none has been well since it is needed */
-        bool lacking;   /* none has been well since one failed */
+        bool lacking;   /* no new file has been filled since one failed */
+        bool fresh;     /* it is a new file, of the usual size */
         struct rh_journal_retry retry;
     } next;
     uint8_t head[RH_SEGMENT_HEAD]; /* its header */

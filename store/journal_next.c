@@ -21,6 +21,7 @@
 #include "core/rand.h"
 
 #define SLICE (256u << 10)
+#define SMALL 16 /* a segment has at least that part of the usual size */
 
 static const uint8_t zeroes[SLICE];
 
@@ -101,6 +102,7 @@ static bool begin(struct rh_journal *j, uint64_t now_ms)
     j->next.size = size_needed(j);
     j->next.spare = j->next.size == j->segment_bytes ? take_spare(j) : 0;
     j->next.filled = j->next.spare || j->next.size != j->segment_bytes ? j->next.size : 0;
+    j->next.fresh = !j->next.filled;
     if (!j->next.spare)
         j->next.spare = j->next.number;
     j->next.state = RH_NEXT_OPEN;
@@ -195,9 +197,26 @@ static void go_on(struct rh_journal *j, int32_t res)
         rh_assert(j->next.state == RH_NEXT_SYNC_DIR);
         j->next.state = RH_NEXT_READY;
         j->next.failed = false;
-        j->next.lacking = false;
+        j->next.lacking &= !j->next.fresh;
         memset(&j->next.retry, 0, sizeof(j->next.retry));
     }
+}
+
+/* The disk is full, and the pen waits: what there is becomes a smaller segment, if it is of use. With the
+ * first batch there it can be said which ones are not needed. */
+static bool make_do(struct rh_journal *j)
+{
+    const uint64_t size = j->next.filled / RH_SEGMENT_HEAD * RH_SEGMENT_HEAD;
+    const uint64_t batch = RH_SEGMENT_HEAD + RH_BATCH_HEAD + j->sent.len;
+
+    if (j->next.state != RH_NEXT_ZERO_WRITE || !pen_waits(j) || size < batch ||
+        size < j->segment_bytes / SMALL)
+        return false;
+    j->next.size = j->next.filled = size;
+    j->next.fresh = false;
+    j->next.lacking = true;
+    j->next.state = RH_NEXT_ZERO;
+    return true;
 }
 
 bool rh_journal_next_step(struct rh_journal *j, uint64_t now_ms)
@@ -211,10 +230,10 @@ bool rh_journal_next_step(struct rh_journal *j, uint64_t now_ms)
         return begin(j, now_ms);
     if (j->next.state == RH_NEXT_ZERO)
         return fill(j);
-    if (res < 0 || (writes && res == 0))
-        fail(j, now_ms);
-    else
+    if (res >= 0 && !(writes && res == 0))
         go_on(j, res);
+    else if (!make_do(j))
+        fail(j, now_ms);
     return true;
 }
 

@@ -141,8 +141,14 @@ static bool is_large(const struct rh_record *r)
     struct rh_backend_stat stat;
 
     r->backend->ops->stat(r->backend, &stat);
-    if (room != UINT64_MAX && segments > 1 && 2 * stat.oldest_bytes < room)
-        return true; /* the disk is full, but there is room for what the oldest says */
+    if (room != UINT64_MAX && segments > 1) {
+        /* the disk is full, or soon; with the next one ready only what is cheap */
+        uint64_t most =
+            rh_journal_next_is_ready(r->journal) ? RH_MIN(room, r->segment_bytes / 4) : room;
+
+        if (2 * stat.oldest_bytes < most)
+            return true;
+    }
     if (segments <= SEGMENTS_MIN)
         return false;
     return segments * r->segment_bytes > GARBAGE * (stat.bytes + stat.id_bytes);

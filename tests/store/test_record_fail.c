@@ -444,3 +444,25 @@ RH_TEST(record_fail, a_disk_that_is_full_of_what_is_owed_is_freed_when_that_ends
     }
     rig_fini();
 }
+
+/* What a killed hub leaves has no place for a segment of the usual size. */
+RH_TEST(record_fail, a_start_on_a_full_disk_makes_do_with_what_room_there_is)
+{
+    begin_small();
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < 100 + 37 * round; i++) {
+            accept_nth(0);
+            rig_turns(3);
+            settle_nth(0);
+            if (rig_gate() == RH_GATE_FAILING)
+                RH_FAIL("it fails at message %u of round %u", i, round);
+        }
+        RH_EQ_INT(rig_gate(), RH_GATE_OPEN);
+        disk_kill(round);
+        rig_close();
+        rig_open();
+        RH_EQ_INT(rig_count(RH_EV_OWED), 0);
+        rig_forget();
+    }
+    rig_fini();
+}
