@@ -244,6 +244,7 @@ static int run(const struct options *o, struct rh_fault *fault)
     sigaddset(&signals, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of its write */
     raise_limit(RLIMIT_MEMLOCK, "locked memory");
     rc = rh_hub_create(o->cfg, &hub, fault);
     if (rc == RH_OK)

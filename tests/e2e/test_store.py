@@ -70,6 +70,24 @@ class FullDisk(OwedCase):
         cls.hub.stop(errors=("store.failing", "store.failed"))
 
 
+class FullDiskAtTheEnd(OwedCase):
+    """Neither the log nor the store can write any more when the hub is told to end."""
+
+    async def test_it_ends(self):
+        sender, _ = await self.clients(["end-a", "end-b"])
+        hard = resource.prlimit(self.hub.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(self.hub.pid, resource.RLIMIT_FSIZE, (0, hard))
+        got = await sender.request("message.send", {"to": "end-b", "content": 1, "ack": True})
+        self.assert_error(got, 503, "store_failed")
+        self.hub.process.terminate()
+        status = await asyncio.to_thread(self.hub.process.wait, 20)
+        self.assertIn(status, (0, 1))
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.hub.kill()
+
+
 class Start(unittest.TestCase):
 
     def start(self, path):
