@@ -297,6 +297,8 @@ void rh_owed_run(struct rh_shard *sh)
         o->marked = false;
         if (again)
             rh_owed_mark(sh, o);
+        else if (!o->items && o->lost.count)
+            rh_owed_expiry_lost(sh, o);
         else if (!o->items)
             rh_owed_free(sh, o);
         rh_user_unpin(sh, user);

@@ -72,7 +72,7 @@ struct rh_owed {
     bool online;            /* as its waiting items' states say */
     bool marked;            /* stands in sh->owed.marked */
     struct rh_owed *next;   /* in there */
-    struct rh_alarm expiry; /* of what waits */
+    struct rh_alarm expiry; /* of what waits, or of the loss */
     struct rh_list *scan;   /* the next one to be looked at, while that goes on; or NULL */
     uint64_t scan_ms;       /* the earliest end (unix) of those looked at so far */
     struct {
@@ -154,6 +154,8 @@ bool rh_owed_expired(const struct rh_shard *sh, const struct rh_owed_item *item)
 void rh_owed_expiry_add(struct rh_shard *sh, const struct rh_owed_item *item);
 /* It is about to leave its list. */
 void rh_owed_expiry_del(struct rh_owed_item *item);
+/* Nothing but a loss is left: the user hears of it if it comes within offline.ttl. */
+void rh_owed_expiry_lost(struct rh_shard *sh, struct rh_owed *o);
 void rh_owed_expiry_ring(struct rh_shard *sh, struct rh_alarm *alarm);
 
 /* ---- owed.c: connections, handing out ---- */

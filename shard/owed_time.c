@@ -6,7 +6,8 @@
  *            was handed out again meanwhile, is recognised by these, and passed over. Its dates come
  *            back as DUE: a hint, for an item that may have ended, or left the flight.
  * Waiting    One alarm for all that waits for a user, not later than the first end of any. When it rings
- *            all of them are looked at, SCAN of them a ms.
+ *            all of them are looked at, SCAN of them a ms. A loss that is still to be told when
+ *            nothing is left rings it, too, after offline.ttl.
  * Start      Nothing expires before hub time has reached the newest time that is stored.
  */
 #include "core/limits.h"
@@ -251,11 +252,27 @@ void rh_owed_expiry_del(struct rh_owed_item *item)
         item->owed->scan = item->of_user.next;
 }
 
+void rh_owed_expiry_lost(struct rh_shard *sh, struct rh_owed *o)
+{
+    rh_alarm_set(sh, &o->expiry, sh->now_ms + sh->cfg->offline_ttl_ms);
+}
+
+static void forget_lost(struct rh_shard *sh, struct rh_owed *o)
+{
+    if (!rh_user_devices(o->user)) /* else it is about to be told */
+        o->lost.count = 0;
+    rh_owed_mark(sh, o);
+}
+
 void rh_owed_expiry_ring(struct rh_shard *sh, struct rh_alarm *alarm)
 {
     struct rh_owed *o = rh_container_of(alarm, struct rh_owed, expiry);
     unsigned left = SCAN;
 
+    if (!o->items) {
+        forget_lost(sh, o);
+        return;
+    }
     if (!o->scan) {
         o->scan = o->waiting.next;
         o->scan_ms = UINT64_MAX;

@@ -71,6 +71,18 @@ class Kept(OwedCase):
         await self.ack(receiver, kept["id"])
         await self.settled()
 
+    async def test_a_loss_is_told_also_when_all_that_was_kept_has_expired(self):
+        sender = await self.client("gone-a")
+        for number in range(7):
+            answer = await sender.send_message("gone-b", number, ttl_ms=500)
+            self.assertEqual(answer["status"], "stored")
+        await self.settled()
+        receiver = await self.client("gone-b")
+        self.assertEqual((await receiver.notify("messages.lost"))["count"], 2)
+        await receiver.quiet()
+        again = await self.client("gone-b")
+        await again.quiet()
+
     async def test_when_all_want_an_acknowledgement_the_new_one_is_refused(self):
         sender = await self.client("full-a")
         ids = [(await self.send_ack(sender, "full-b", n))["id"] for n in range(5)]

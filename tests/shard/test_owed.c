@@ -632,9 +632,26 @@ RH_TEST(owed, a_loss_that_nothing_follows_is_told_at_connect)
     a = connect_user("bob");
     RH_EQ_STR(take_all(a), "lost 1, p4#1");
     later(5000);
-    RH_OK_IF(!user_of("ann")); /* all has ended: nobody asks what that was */
+    RH_OK_IF(user_of("ann")); /* all has ended, but for the loss */
     b = connect_user("ann");
-    RH_EQ_STR(take_all(b), "");
+    RH_EQ_STR(take_all(b), "lost 1");
+    RH_OK_IF(!rh_user_owed(user_of("ann")));
+    rig_end();
+}
+
+RH_TEST(owed, a_loss_that_nobody_comes_for_is_forgotten)
+{
+    rig_begin();
+    rig.cfg->offline_max_messages = 1;
+    rig.cfg->offline_ttl_ms = 60000;
+    send_mail(&(struct mail){.id = "p1", .from = "sam", .to = "ann", .ttl_ms = 5000});
+    send_mail(&(struct mail){.id = "p2", .from = "sam", .to = "ann", .ttl_ms = 5000});
+    later(5000);
+    RH_OK_IF(user_of("ann"));
+    later(59000);
+    RH_OK_IF(user_of("ann"));
+    later(2000);
+    RH_OK_IF(!user_of("ann"));
     rig_end();
 }
 
