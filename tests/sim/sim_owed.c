@@ -43,9 +43,10 @@ static void draw_promises(struct rh_config *cfg)
 {
     cfg->offline_enabled = true;
     cfg->heartbeat_timeout_ms = 30000;
-    cfg->ack_timeout_ms = (uint32_t)SIM_ONE_OF(50, 300, 1000);
+    cfg->ack_timeout_ms = (uint32_t)SIM_ONE_OF(50, 300, 1000, 3000);
     cfg->ack_max_retries = (uint32_t)SIM_ONE_OF(0, 1, 3, 5);
     cfg->ack_max_delay_ms = 3000;
+    owed_rules.patience_ns = (cfg->ack_max_retries + 1) * cfg->ack_timeout_ms * 9 / 10 * SIM_MS;
     cfg->ack_policy = (enum rh_ack_policy)sim_below(2);
     cfg->ack_max_unacked = (uint32_t)SIM_ONE_OF(1, 2, 5, 1000);
     cfg->offline_max_messages = (uint32_t)SIM_ONE_OF(1, 3, 10, 1000, 1000, 1000);

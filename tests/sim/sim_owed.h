@@ -27,13 +27,14 @@
 
 /* What this run does, and what it therefore may not be blamed for. */
 struct owed_rules {
-    bool failing;  /* memory fails */
-    bool stalling; /* threads stand still */
-    bool faulty;   /* the disk fails, hangs or is full */
-    bool durable;  /* store.durability: commit */
-    bool full;     /* few bytes may be owed */
-    bool tight;    /* queues with little room, or few that may wait */
-    bool expires;  /* something has a short time */
+    bool failing;         /* memory fails */
+    bool stalling;        /* threads stand still */
+    bool faulty;          /* the disk fails, hangs or is full */
+    bool durable;         /* store.durability: commit */
+    bool full;            /* few bytes may be owed */
+    bool tight;           /* queues with little room, or few that may wait */
+    bool expires;         /* something has a short time */
+    uint64_t patience_ns; /* nothing ends earlier for want of an acknowledgement */
     unsigned users;
 };
 
@@ -53,6 +54,7 @@ struct owed_msg {
     uint64_t asked_ns, answered_ns;
     unsigned asks, oks, refusals;
     bool perhaps; /* the store failed, or the link ended: nobody knows */
+    bool over;    /* it may have ended before the hub died, and who was told is gone */
     bool void_;   /* it ended with a run that kept nothing */
     char outcome[24];
     unsigned got;
