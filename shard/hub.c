@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/base.h"
+#include "core/clock.h"
 #include "core/config.h"
 #include "core/err.h"
 #include "core/id.h"
@@ -21,6 +22,9 @@
 #include "core/rand.h"
 #include "shard/hub_int.h"
 
+#define PORT_NAPS   10
+#define PORT_NAP_MS 50
+
 /* ---- create ---- */
 
 static void copy_address(const struct rh_listen *from, struct rh_addr *to)
@@ -30,7 +34,20 @@ static void copy_address(const struct rh_listen *from, struct rh_addr *to)
     to->len = from->addr_len;
 }
 
-/* One socket per shard for each address; the first one finds out whether the port is free. */
+/* The first socket of an address finds out whether the port is free. That of a hub which was killed a
+ * moment ago is not yet: the kernel takes its rings apart behind the process's end. */
+static int listen_at(struct rh_addr *addr, bool first, int *ret_fd, struct rh_fault *fault)
+{
+    int rc = rh_sock_listen(addr, first, ret_fd, fault);
+
+    for (unsigned naps = 0; first && rc == RH_EADDRINUSE && naps < PORT_NAPS; naps++) {
+        rh_clock_nap_ms(PORT_NAP_MS);
+        rc = rh_sock_listen(addr, first, ret_fd, fault);
+    }
+    return rc;
+}
+
+/* One socket per shard for each address. */
 static int bind_all(struct rh_hub *hub, struct rh_fault *fault)
 {
     const struct rh_listen_list *listen = &rh_hub_config(hub)->listen;
@@ -40,7 +57,7 @@ static int bind_all(struct rh_hub *hub, struct rh_fault *fault)
 
         copy_address(&listen->at[i], &addr);
         for (unsigned k = 0; k < hub->shards; k++) {
-            int rc = rh_sock_listen(&addr, k == 0, &hub->listeners[k][i], fault);
+            int rc = listen_at(&addr, k == 0, &hub->listeners[k][i], fault);
 
             if (rc < 0)
                 return rc;

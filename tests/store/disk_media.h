@@ -59,7 +59,7 @@ void media_cut(uint64_t *rand);
 /* Questions. */
 uint64_t media_used(void); /* bytes of files that have a name or are held */
 unsigned media_unsynced(void);
-unsigned media_unsynced_bytes(void); /* without names */
+unsigned media_unsynced_bytes(void);                        /* without names */
 unsigned media_names(const char **ret_names, unsigned max); /* in no order */
 
 /* Tampering: what is seen is durable behind these. */
