@@ -172,7 +172,9 @@ class NearlyFull(unittest.TestCase):
             turns += 1
             self.assertLess(turns, 100)
             before = knockers.count(101) + knockers.count(503)
-            gone = [fd for fd in knockers.socks if knockers.heard[fd]][:40]
+            # all who have heard: hand-overs may have filled a table far above the mark at which its
+            # shard accepts again, so some of them would not always do
+            gone = [fd for fd in knockers.socks if knockers.heard[fd]]
             for fd in gone:
                 knockers.drop(fd)
             eventually(lambda: knockers.count(101) + knockers.count(503) > before - len(gone),
