@@ -46,7 +46,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 
 import websockets  # noqa: E402
 
-from clients import envelope, path  # noqa: E402
+from clients import path  # noqa: E402
 from hub import ROOT, SLOWNESS, VARIANT, Hub  # noqa: E402
 
 TOOL = ROOT / "build" / VARIANT / "ringhub-journal"
@@ -181,7 +181,7 @@ class User:
     async def read(self, socket):
         try:
             async for text in socket:
-                await self.take(socket, envelope(text))
+                await self.take(socket, json.loads(text))
         except websockets.ConnectionClosed:
             pass
 
