@@ -17,7 +17,7 @@
  * The last four are ends: nothing follows. rh_state_may has the arrows.
  *
  * The gate tells shards whether promises can be made. The record thread writes it, anyone reads it
- * (relaxed: a promise that slips through is held or answered with store_failed by the record thread).
+ * (relaxed: who slips through is answered store_failed by the record thread, and stays owed).
  *
  * Threads    all functions: any.
  */
